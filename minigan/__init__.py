@@ -1,0 +1,50 @@
+"""minigan: a deep-learning engine to read in a weekend, that really trains image generators.
+
+    import minigan as mg
+    from minigan import functional as F, nn, optim
+"""
+
+from minigan import ops  # gives tensors their arithmetic
+from minigan import functional, losses, metrics, nn, optim
+from minigan.autograd import AnomalyError, Op, detect_anomaly, grad, is_recording, no_grad
+from minigan.backend import DeviceError, default_dtype, generator, manual_seed, use
+from minigan.gradcheck import GradcheckError, gradcheck
+from minigan.tensor import Tensor, tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnomalyError",
+    "DeviceError",
+    "GradcheckError",
+    "Op",
+    "Tensor",
+    "data",
+    "default_dtype",
+    "detect_anomaly",
+    "functional",
+    "generator",
+    "grad",
+    "gradcheck",
+    "is_recording",
+    "losses",
+    "manual_seed",
+    "metrics",
+    "models",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "tensor",
+    "training",
+    "use",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the parts that not every program needs when they are first asked for."""
+    if name in ("data", "models", "training"):
+        import importlib
+
+        return importlib.import_module(f"minigan.{name}")
+    raise AttributeError(f"module 'minigan' has no attribute {name!r}")

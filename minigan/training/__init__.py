@@ -1,0 +1,24 @@
+"""What example scripts share: flags, run directory, checkpoints, pictures. The loop is theirs."""
+
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .cli import natural_int, plain_errors, positive_int, require_extras, standard_flags
+from .extras import MissingExtraError
+from .pictures import save_curves, save_grid
+from .run import DivergenceError, Run, RunError
+
+__all__ = [
+    "CheckpointError",
+    "DivergenceError",
+    "MissingExtraError",
+    "Run",
+    "RunError",
+    "load_checkpoint",
+    "natural_int",
+    "plain_errors",
+    "positive_int",
+    "require_extras",
+    "save_checkpoint",
+    "save_curves",
+    "save_grid",
+    "standard_flags",
+]

@@ -1,0 +1,424 @@
+"""Floor 1: tensors, operations, and the graph that derivatives are read from.
+
+An `Op` computes arrays from arrays. While recording it also becomes a node of the graph: it keeps
+what its derivative will read, and edges to the nodes that made its inputs. Edges run from node to
+node (or to a leaf tensor) and no node refers to its own output, so a tensor that nobody holds dies
+at once, and the whole graph dies with the loss. There are no reference cycles to collect.
+
+`Op.backward` is written with tensors. So it can be recorded like any other computation, and a
+derivative of a derivative needs no second mechanism.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from minigan import backend as backends
+from minigan.tensor import Tensor, Version, lift, mode
+
+OUT = -1  # for Op.save: the op's own output
+
+
+class AnomalyError(ArithmeticError):
+    """Anomaly mode found the op that made a NaN or an Inf."""
+
+
+@contextmanager
+def _switched(name: str, value: bool) -> Iterator[None]:
+    before = getattr(mode, name)
+    setattr(mode, name, value)
+    try:
+        yield
+    finally:
+        setattr(mode, name, before)
+
+
+def no_grad() -> Any:
+    """Return a context in which nothing is recorded and results need no gradient."""
+    return _switched("recording", False)
+
+
+def detect_anomaly() -> Any:
+    """Return a context that raises AnomalyError at the first op that makes a NaN or an Inf.
+
+    Forward and backward, with the op's name and shapes. It reads every result once more.
+    """
+    return _switched("anomaly", True)
+
+
+def is_recording() -> bool:
+    """Return whether operations are being recorded."""
+    return mode.recording
+
+
+class Op:
+    """One differentiable operation, and its node in the graph.
+
+    A subclass writes `forward(*arrays) -> array` and `backward(gy) -> Tensor or tuple`, one
+    gradient (or None) for each input. Keyword arguments of the constructor become attributes.
+    Calling the op with tensors computes. In the bodies:
+
+        self.xp        the array module to compute with; `self.backend` for its special functions
+        self.shapes    the shapes of the inputs
+        self.needs     for each input, whether somebody wants its gradient
+        self.save(...) from forward: the inputs (by position) or OUT that backward will read
+        self.saved()   from backward: those, as tensors that carry their own history
+
+    What depends smoothly on an input must come from `saved()`, or the second derivative is wrong;
+    masks, indices and shapes may be kept as plain attributes.
+
+    A subclass may also give `fused_backward(gy_array) -> array or tuple`, a quicker way to the
+    numbers of `backward`. It runs when the gradient itself is not being recorded.
+    """
+
+    view = False  # whether the output may share memory with input 0
+    changes_dtype = False
+    order: int  # position in time: a node is younger than all of its parents
+
+    _clock = itertools.count()
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+        self._keep: tuple[int, ...] = ()
+        self._saved: tuple | None = ()
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the op's name as users call it: Conv2d -> conv2d, LogSoftmax -> log_softmax."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def forward(self, *arrays: Any) -> Any:
+        raise NotImplementedError(f"{self.name()}: forward is not written")
+
+    def backward(self, gy: Tensor) -> Any:
+        raise NotImplementedError(f"{self.name()}: backward is not written")
+
+    def save(self, *positions: int) -> None:
+        """Keep these inputs, or OUT, for `saved()`."""
+        self._keep = positions
+
+    def saved(self) -> tuple[Tensor, ...]:
+        """Return what `save` named, in its order.
+
+        Raises:
+            RuntimeError: one of them was changed in place since forward.
+        """
+        tensors = []
+        for position, kept, version, then in self._saved:
+            if version.value != then:
+                what = "its output" if position == OUT else f"its input {position}"
+                raise RuntimeError(
+                    f"{self.name()}: {what}, which backward reads, was changed in place "
+                    f"{version.value - then} time(s) after forward (a parameter stepped by an "
+                    "optimiser between forward and backward?): run backward before the change, "
+                    "or forward again after it"
+                )
+            tensors.append(
+                Tensor._wrap(kept, self.backend, op=self, version=version)
+                if position == OUT
+                else kept
+            )
+        return tuple(tensors)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Compute, and record if an input wants a gradient.
+
+        Raises:
+            DeviceError: inputs on different devices.
+            TypeError: float32 mixed with float64, or a type the engine does not compute in.
+        """
+        self.backend = _common_backend(self, inputs)
+        self.xp = self.backend.xp
+        self.dtype = dtype = _common_dtype(self, inputs)
+        self.shapes = tuple(t.shape for t in inputs)
+        recording = mode.recording
+        self.needs = tuple(recording and t.requires_grad for t in inputs)
+        output = self.xp.asarray(self.forward(*(t.data for t in inputs)))
+        if output.dtype != dtype and not self.changes_dtype:
+            raise TypeError(f"{self.name()}: forward made {output.dtype} from {dtype}")
+        if mode.anomaly:
+            _check_finite(self, output, "forward", [t.data for t in inputs])
+        version = Version()
+        if self.view and self.xp.may_share_memory(output, inputs[0].data):
+            version = inputs[0]._version
+        if not any(self.needs):
+            return Tensor._wrap(output, self.backend, version=version)
+        self.order = next(Op._clock)
+        self.parents = tuple(
+            (t._op or t) if need else None for t, need in zip(inputs, self.needs, strict=True)
+        )
+        self._saved = tuple(
+            (i, output, version, version.value)
+            if i == OUT
+            else (i, inputs[i], inputs[i]._version, inputs[i]._version.value)
+            for i in self._keep
+        )
+        return Tensor._wrap(output, self.backend, op=self, version=version)
+
+    def free(self) -> None:
+        """Drop what was kept and the edges; a second backward through here is then an error."""
+        for key in list(self.__dict__):
+            if key not in ("order", "shapes"):
+                del self.__dict__[key]
+        self._saved = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} {self.shapes}>"
+
+
+def _common_backend(op: Op, inputs: Sequence[Tensor]) -> backends.Backend:
+    first = inputs[0].backend
+    if any(t.backend is not first for t in inputs):
+        places = ", ".join(f"operand {i} {t.shape} on {t.device}" for i, t in enumerate(inputs))
+        raise backends.DeviceError(
+            f"{op.name()}: operands are on different devices ({places}): move one with .to(device)"
+        )
+    return first
+
+
+def _common_dtype(op: Op, inputs: Sequence[Tensor]) -> Any:
+    dtype = inputs[0].dtype
+    if any(t.dtype != dtype for t in inputs):
+        types = ", ".join(f"operand {i} {t.shape} is {t.dtype}" for i, t in enumerate(inputs))
+        raise TypeError(f"{op.name()}: {types}: convert one with .astype(dtype)")
+    if not op.changes_dtype:
+        backends.check_float(dtype, op.name())
+    return dtype
+
+
+def _check_finite(op: Op, result: Any, when: str, sources: Sequence[Any]) -> None:
+    if op.xp.isfinite(result).all():
+        return
+    came_in = [i for i, a in enumerate(sources) if not op.xp.isfinite(a).all()]
+    cause = f"; operand {came_in[0]} already held one" if came_in else " from finite numbers"
+    raise AnomalyError(
+        f"{op.name()} {when}: made NaN or Inf in a result of shape {tuple(result.shape)}, "
+        f"inputs {', '.join(map(str, op.shapes))}{cause}"
+    )
+
+
+class _Sum:
+    """The gradient gathered so far for one edge; only an array made here is summed into."""
+
+    __slots__ = ("edge", "owned", "value")
+
+    def __init__(self, edge: Op | Tensor) -> None:
+        self.edge, self.value, self.owned = edge, None, False
+
+    def add(self, gradient: Tensor, recording: bool) -> None:
+        if self.value is None:
+            self.value = gradient
+        elif recording:
+            self.value = self.value + gradient
+        elif self.owned:
+            self.value.data += gradient.data
+        else:
+            total = self.value.data + gradient.data
+            self.value, self.owned = Tensor._wrap(total, gradient.backend), True
+
+
+def _ancestors(roots: Sequence[Op | Tensor]) -> list[Op]:
+    """Return every op from which `roots` were computed, oldest first."""
+    found: dict[int, Op] = {}
+    stack = [edge for edge in roots if isinstance(edge, Op)]
+    while stack:
+        op = stack.pop()
+        if id(op) in found:
+            continue
+        if op._saved is None:
+            raise RuntimeError(_freed_message(op))
+        found[id(op)] = op
+        stack.extend(parent for parent in op.parents if isinstance(parent, Op))
+    return sorted(found.values(), key=lambda op: op.order)
+
+
+def _freed_message(op: Op) -> str:
+    return (
+        f"backward: the graph through {op.name()} {op.shapes} was freed by an earlier backward: "
+        "compute the output again, or pass retain_graph=True the first time"
+    )
+
+
+def _walk(
+    roots: Sequence[tuple[Op | Tensor, Tensor]],
+    wanted: dict[int, Op | Tensor] | None,
+    create_graph: bool,
+    retain_graph: bool,
+) -> dict[int, _Sum]:
+    """Carry gradients from `roots` down to `wanted` edges (all leaves for None).
+
+    The youngest op goes first, so that every contribution to an op is in before it is passed on.
+    """
+    ops = _ancestors([edge for edge, _ in roots])
+    useful: dict[int, tuple[bool, ...]] = {}  # op -> which inputs lead to a wanted edge
+    for op in ops:  # oldest first: parents are decided before their children
+        useful[id(op)] = tuple(
+            parent is not None
+            and (
+                (not isinstance(parent, Op) if wanted is None else id(parent) in wanted)
+                or any(useful.get(id(parent), ()))
+            )
+            for parent in op.parents
+        )
+    sums: dict[int, _Sum] = {}
+    results: dict[int, _Sum] = {}
+    heap: list[tuple[int, Op]] = []
+
+    def send(edge: Op | Tensor, gradient: Tensor) -> None:
+        if id(edge) not in sums:
+            sums[id(edge)] = _Sum(edge)
+            if isinstance(edge, Op):
+                heapq.heappush(heap, (-edge.order, edge))
+        sums[id(edge)].add(gradient, create_graph)
+
+    for edge, gradient in roots:
+        send(edge, gradient)
+    del ops
+    while heap:
+        op = heapq.heappop(heap)[1]
+        gathered = sums.pop(id(op))
+        if wanted is not None and id(op) in wanted:
+            results[id(op)] = gathered
+        needs = useful[id(op)]
+        if any(needs):
+            for parent, gradient in _gradients_of(op, gathered.value, needs, create_graph):
+                send(parent, gradient)
+            if not retain_graph:
+                op.free()
+    return results | sums
+
+
+def _gradients_of(
+    op: Op, gy: Tensor, needs: tuple[bool, ...], create_graph: bool
+) -> list[tuple[Op | Tensor, Tensor]]:
+    """Run one op's backward and check what it returns."""
+    before, op.needs = op.needs, needs
+    if hasattr(op, "fused_backward") and not create_graph:
+        arrays = op.fused_backward(gy.data)
+        arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+        gradients = tuple(None if a is None else Tensor._wrap(a, op.backend) for a in arrays)
+    else:
+        with _switched("recording", create_graph):
+            gradients = op.backward(gy)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    op.needs = before
+    pairs = []
+    for i, (parent, gradient) in enumerate(zip(op.parents, gradients, strict=True)):
+        if not needs[i]:
+            continue
+        if gradient is None or gradient.shape != op.shapes[i] or gradient.dtype != op.dtype:
+            got = "nothing" if gradient is None else f"{gradient.shape} {gradient.dtype}"
+            raise RuntimeError(
+                f"{op.name()}: backward gave {got} for input {i} of shape {op.shapes[i]} {op.dtype}"
+            )
+        if mode.anomaly:
+            _check_finite(op, gradient.data, "backward", [gy.data])
+        pairs.append((parent, gradient))
+    return pairs
+
+
+def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
+    """Add d output / d leaf, times `gradient`, to `.grad` of every leaf that requires it.
+
+    Args:
+        output: a tensor that was computed from such leaves.
+        gradient: the cotangent, an array or tensor of output's shape; 1 for a scalar.
+        retain_graph: keep the graph for another backward.
+
+    Raises:
+        RuntimeError: nothing to differentiate, the graph was freed, or a saved array was changed.
+        ValueError: a cotangent of another shape, or none for an output that is no scalar.
+    """
+    root = _root_of(output, "backward")
+    seed = _cotangent(output, gradient, "backward")
+    for gathered in _walk([(root, seed)], None, False, retain_graph).values():
+        leaf, array = gathered.edge, gathered.value.data
+        if leaf.grad is None:
+            leaf.grad = array if gathered.owned else array.copy()
+        else:
+            leaf.grad += array
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `outputs` with respect to `inputs`, as tensors of inputs' shapes.
+
+    Only paths that lead to `inputs` are walked, and no `.grad` is touched.
+
+    Args:
+        outputs: one or several tensors.
+        inputs: one or several tensors, leaves or not.
+        grad_outputs: the cotangents, one for each output; 1 for scalars.
+        create_graph: record the computation, so that the result can be differentiated again.
+        retain_graph: keep the graph of `outputs`; by default as `create_graph`.
+        allow_unused: give None for an input that the outputs do not depend on.
+
+    Raises:
+        RuntimeError: as `backward`, or an input that the outputs do not depend on.
+        ValueError: as `backward`.
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if grad_outputs is None or not isinstance(grad_outputs, (list, tuple)):
+        grad_outputs = [grad_outputs] * len(outputs)
+    if len(grad_outputs) != len(outputs):
+        raise ValueError(f"grad: {len(outputs)} outputs but {len(grad_outputs)} grad_outputs")
+    roots = [
+        (_root_of(output, "grad"), _cotangent(output, cotangent, "grad"))
+        for output, cotangent in zip(outputs, grad_outputs, strict=True)
+    ]
+    for i, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"grad: input {i} {tensor.shape} does not require a gradient")
+    wanted = {id(edge): edge for edge in (t._op or t for t in inputs)}
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    results = _walk(roots, wanted, create_graph, retain_graph)
+    gradients = []
+    for i, tensor in enumerate(inputs):
+        gathered = results.get(id(tensor._op or tensor))
+        if gathered is None and not allow_unused:
+            raise RuntimeError(
+                f"grad: the outputs do not depend on input {i} {tensor.shape}: "
+                "check the inputs, or pass allow_unused=True to get None"
+            )
+        gradients.append(None if gathered is None else gathered.value)
+    return tuple(gradients)
+
+
+def _root_of(output: Tensor, who: str) -> Op | Tensor:
+    if not output.requires_grad:
+        raise RuntimeError(
+            f"{who}: the output {output.shape} does not depend on anything that requires a "
+            "gradient (was it computed under no_grad, or from detached tensors?)"
+        )
+    return output._op or output
+
+
+def _cotangent(output: Tensor, gradient: Any, who: str) -> Tensor:
+    if gradient is None:
+        if output.size != 1:
+            raise ValueError(
+                f"{who}: the output has shape {output.shape}; only a scalar has a gradient of "
+                "its own: pass a cotangent of that shape, or reduce it with .sum() or .mean()"
+            )
+        return Tensor._wrap(output.backend.xp.ones_like(output.data), output.backend)
+    gradient = lift(gradient, output)[0]
+    if gradient.shape != output.shape:
+        raise ValueError(
+            f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}"
+        )
+    return gradient
+
+
+Tensor.backward = backward

@@ -1,0 +1,189 @@
+"""Floor 0: where arrays live, what type their numbers have, and where randomness comes from.
+
+A backend is a small object: an array module `xp` with NumPy's interface, its special functions, and
+copies from and to the host. The engine asks `of(array)` once for every operation and hands the op
+that backend's `xp`; op bodies never ask which device they run on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class DeviceError(RuntimeError):
+    """A device that is not there, or an operation over tensors of several devices."""
+
+
+class Backend:
+    """NumPy on the host; the CuPy backend in `cuda.py` overrides what differs.
+
+    Attributes:
+        name: the device as users write it, "cpu" or "cuda".
+        xp: the array module that op bodies compute with.
+        array_type: the class of its arrays, by which `of` recognises them.
+    """
+
+    name = "cpu"
+    xp: Any = np
+    array_type: type = np.ndarray
+
+    @property
+    def special(self) -> Any:
+        """The array module's special functions (erf, ...)."""
+        import scipy.special  # a tenth of a second to import, and few programs need it
+
+        return scipy.special
+
+    def from_host(self, array: np.ndarray) -> Any:
+        """Return a NumPy array as an array of this backend (no copy where none is needed)."""
+        return array
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """Return an array of this backend as a NumPy array (no copy where none is needed)."""
+        return array
+
+
+CPU = Backend()
+
+
+class _Settings:
+    """What `use`, `default_dtype` and `manual_seed` change."""
+
+    def __init__(self) -> None:
+        self.device = "cpu"
+        self.dtype = np.dtype(np.float32)
+        self.generator = np.random.default_rng()
+
+
+_settings = _Settings()
+_backends: dict[str, Backend] = {"cpu": CPU}
+_by_array_type: dict[type, Backend] = {np.ndarray: CPU}
+
+
+def register(backend: Backend) -> Backend:
+    """Make a backend known under its name and by the type of its arrays."""
+    _backends[backend.name] = backend
+    _by_array_type[backend.array_type] = backend
+    return backend
+
+
+def get(device: str | None = None) -> Backend:
+    """Return the backend called `device`; the default one for None.
+
+    Raises:
+        DeviceError: no such device, or CUDA where CuPy, a driver or a GPU is missing.
+    """
+    name = _settings.device if device is None else device
+    if name not in _backends and name == "cuda":
+        from minigan import cuda  # CuPy takes a second to import: only for those who ask
+
+        register(cuda.load_backend())
+    if name not in _backends:
+        raise DeviceError(f"device {name!r} is unknown: choose 'cpu' or 'cuda'")
+    return _backends[name]
+
+
+def of(array: Any) -> Backend:
+    """Return the backend that an array belongs to; TypeError for anything that is no array."""
+    backend = _by_array_type.get(type(array))
+    if backend is None:
+        raise TypeError(f"expected an array of a known backend, got {type(array).__name__}")
+    return backend
+
+
+def use(device: str) -> None:
+    """Create tensors on `device` ("cpu" or "cuda") from now on, unless told otherwise.
+
+    Raises:
+        DeviceError: as `get`; the default is then left as it was.
+    """
+    _settings.device = get(device).name
+
+
+def get_default_dtype() -> np.dtype:
+    """Return the dtype of new floating-point tensors: float32 unless `default_dtype` says not."""
+    return _settings.dtype
+
+
+@contextmanager
+def default_dtype(dtype: Any) -> Iterator[None]:
+    """Within the context, creation functions make `dtype` (np.float32 or np.float64).
+
+    Raises:
+        TypeError: any other dtype.
+    """
+    before = _settings.dtype
+    _settings.dtype = check_float(np.dtype(dtype), "default_dtype")
+    try:
+        yield
+    finally:
+        _settings.dtype = before
+
+
+def check_float(dtype: np.dtype, who: str) -> np.dtype:
+    """Return `dtype` if the engine computes in it, else raise TypeError in the name of `who`."""
+    if dtype not in FLOAT_TYPES:
+        raise TypeError(f"{who}: {dtype} is not a type minigan computes in: use float32 or float64")
+    return dtype
+
+
+def as_array(data: Any, dtype: Any = None, device: str | None = None) -> Any:
+    """Return `data` as an array of a backend, by the dtype policy.
+
+    Floating-point data, and Python numbers and lists, become the default float type (float32
+    unless changed); integer and boolean NumPy arrays keep their type, as indices and masks need.
+
+    Args:
+        data: an array, number or nested list.
+        dtype: overrides the policy.
+        device: "cpu" or "cuda"; by default where `data` already is, or else the default device.
+
+    Raises:
+        TypeError: data that is no real number (objects, strings, complex), or an unusable dtype.
+        ValueError: nested lists of unequal lengths.
+    """
+    backend = _by_array_type.get(type(data))
+    if backend is None:
+        keeps_type = hasattr(data, "dtype")  # NumPy scalars, memory maps
+        try:
+            data = np.asarray(data)
+        except ValueError as error:
+            raise ValueError(f"tensor: the nested lists are ragged ({error})") from None
+        if dtype is None and data.dtype.kind in "iub" and not keeps_type:
+            dtype = _settings.dtype
+        backend = CPU
+    if data.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: cannot hold {data.dtype}: give real numbers")
+    if dtype is None and data.dtype.kind == "f":
+        dtype = _settings.dtype
+    wanted = data.dtype if dtype is None else np.dtype(dtype)
+    if wanted.kind not in "iub":
+        check_float(wanted, "tensor")
+    data = data.astype(wanted, copy=False)
+    target = get(device) if device is not None or backend is CPU else backend
+    return data if target is backend else target.from_host(backend.to_host(data))
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the host generator that initialisers and dropout draw from.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"manual_seed: seed must not be negative, got {seed}")
+    _settings.generator = np.random.default_rng(seed)
+
+
+def generator() -> np.random.Generator:
+    """Return the host generator, so that every device sees the same numbers.
+
+    Its state is `generator().bit_generator.state`, which may be read and assigned (checkpoints).
+    """
+    return _settings.generator

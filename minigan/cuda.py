@@ -1,0 +1,74 @@
+"""Floor 0: finding CuPy, a GPU, and the CUDA sources in `kernels/`.
+
+Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigan.backend import Backend, DeviceError
+
+
+def kernels_dir() -> Path:
+    """Return the folder of the CUDA sources.
+
+    An installed wheel carries it inside the package; in a checkout it stands beside the package.
+
+    Raises:
+        FileNotFoundError: it is in neither place (a broken installation).
+    """
+    package = Path(__file__).resolve().parent
+    places = (package / "kernels", package.parent / "kernels")
+    for place in places:
+        if (place / "README.md").is_file():
+            return place
+    looked = " nor ".join(str(place) for place in places)
+    raise FileNotFoundError(f"kernels: neither {looked} holds the CUDA sources: reinstall minigan")
+
+
+class CupyBackend(Backend):
+    """CuPy on an NVIDIA GPU."""
+
+    name = "cuda"
+
+    def __init__(self, cupy: Any) -> None:
+        self.xp = cupy
+        self.array_type = cupy.ndarray
+
+    @property
+    def special(self) -> Any:
+        import cupyx.scipy.special
+
+        return cupyx.scipy.special
+
+    def from_host(self, array: np.ndarray) -> Any:
+        return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return self.xp.asnumpy(array)
+
+
+def load_backend() -> CupyBackend:
+    """Import CuPy, make sure that it sees a GPU, and return its backend.
+
+    Raises:
+        DeviceError: CuPy, the driver or a GPU is missing; the message says how to get it.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(
+            f"device 'cuda' needs CuPy, which could not be imported ({error}): "
+            "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy has a class of its own for this, and a name that changed
+        raise DeviceError(f"device 'cuda': no working NVIDIA driver ({error})") from None
+    if count == 0:
+        raise DeviceError("device 'cuda': the driver is there but sees no GPU (nvidia-smi -L)")
+    return CupyBackend(cupy)

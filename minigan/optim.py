@@ -1,0 +1,322 @@
+"""Floor 3: optimisers, learning-rate schedules and gradient clipping.
+
+An optimiser changes parameters in place and counts the change, so that a graph recorded before
+the step notices it. Every update works in two scratch arrays: no step allocates memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minigan import backend as backends
+from minigan.tensor import Tensor
+
+
+class Optimizer:
+    """The parts all optimisers share. A subclass names its memory and writes `update`.
+
+    Attributes:
+        lr: the learning rate; a schedule may change it between steps.
+        steps: how many steps were taken.
+        memory: for each name in `memory_names`, one array per parameter.
+    """
+
+    memory_names: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        self.params = list(params)
+        who = type(self).__name__
+        if not self.params:
+            raise ValueError(f"{who}: no parameters to optimise")
+        for i, p in enumerate(self.params):
+            if not isinstance(p, Tensor) or not p.is_leaf:
+                raise TypeError(f"{who}: parameter {i} is not a leaf tensor: {p!r}")
+        if not (math.isfinite(lr) and lr >= 0):
+            raise ValueError(f"{who}: lr must be a finite number >= 0, got {lr}")
+        self.lr, self.steps = lr, 0
+        self.memory = {
+            name: [p.backend.xp.zeros_like(p.data) for p in self.params]
+            for name in self.memory_names
+        }
+        self._scratch: dict[Any, Any] = {}
+
+    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+        """Change the array `p` in place by its gradient `g`; `a` and `b` are scratch like p."""
+        raise NotImplementedError(f"{type(self).__name__}: update is not written")
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        self.steps += 1
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            memory = {name: arrays[i] for name, arrays in self.memory.items()}
+            self.update(p.data, p.grad, memory, *self._two_like(p))
+            p.bump_version()
+
+    def _two_like(self, p: Tensor) -> tuple[Any, Any]:
+        key = (p.size, p.dtype, p.device)
+        if key not in self._scratch:
+            xp = p.backend.xp
+            self._scratch[key] = (xp.empty(p.size, p.dtype), xp.empty(p.size, p.dtype))
+        a, b = self._scratch[key]
+        return a.reshape(p.shape), b.reshape(p.shape)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step count, the learning rate and the memory (host arrays, "name.index")."""
+        state: dict[str, Any] = {"steps": self.steps, "lr": float(self.lr)}
+        for name, arrays in self.memory.items():
+            for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
+                state[f"{name}.{i}"] = np.array(p.backend.to_host(array))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state_dict of the same kind of optimiser over the same parameters.
+
+        Raises:
+            ValueError: anything missing, unexpected or of another shape; nothing is then changed.
+        """
+        own = self.state_dict()
+        problems = [f"missing: {name}" for name in own if name not in state]
+        problems += [f"unexpected: {name}" for name in state if name not in own]
+        problems += [
+            f"shape: {name} is {np.shape(state[name])}, expected {np.shape(own[name])}"
+            for name in own
+            if name in state and np.shape(state[name]) != np.shape(own[name])
+        ]
+        if problems:
+            listed = "\n  ".join(problems)
+            raise ValueError(f"load_state_dict: {type(self).__name__} cannot take it:\n  {listed}")
+        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        for name, arrays in self.memory.items():
+            for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
+                array[...] = p.backend.from_host(np.asarray(state[f"{name}.{i}"], p.dtype))
+
+
+class SGD(Optimizer):
+    """Gradient descent, plain or with momentum (Polyak 1964; Nesterov 1983), as in PyTorch.
+
+    v <- momentum·v + g;  p <- p − lr·v   (Nesterov: p − lr·(g + momentum·v))
+    """
+
+    memory_names = ("velocity",)
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if nesterov and not momentum:
+            raise ValueError("SGD: nesterov needs a momentum > 0")
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.memory_names = ("velocity",) if momentum else ()
+        super().__init__(params, lr)
+
+    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+        if self.weight_decay:
+            a[...] = p
+            a *= self.weight_decay
+            a += g
+            g = a
+        if self.momentum:
+            velocity = memory["velocity"]
+            velocity *= self.momentum
+            velocity += g
+            b[...] = velocity
+            if self.nesterov:
+                b *= self.momentum
+                b += g
+        else:
+            b[...] = g
+        b *= self.lr
+        p -= b
+
+
+class Adam(Optimizer):
+    """Adaptive moments with bias correction (Kingma and Ba 2015, algorithm 1).
+
+    m <- β₁m + (1 − β₁)g;  v <- β₂v + (1 − β₂)g²;  p <- p − lr·m̂ / (√v̂ + ε)
+
+    `weight_decay` adds decay·p to the gradient; for the decoupled kind see AdamW.
+    """
+
+    memory_names = ("m", "v")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{type(self).__name__}: betas must be in [0, 1), got {betas}")
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(params, lr)
+
+    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+        g = self.decay(p, g, b)
+        m, v, (beta1, beta2) = memory["m"], memory["v"], self.betas
+        xp = backends.of(p).xp
+        m *= beta1
+        xp.multiply(g, 1 - beta1, out=a)
+        m += a
+        v *= beta2
+        xp.multiply(g, g, out=a)
+        a *= 1 - beta2
+        v += a
+        xp.sqrt(v, out=a)
+        a *= 1 / math.sqrt(1 - beta2**self.steps)
+        a += self.eps
+        xp.divide(m, a, out=a)
+        a *= self.lr / (1 - beta1**self.steps)
+        p -= a
+
+    def decay(self, p: Any, g: Any, scratch: Any) -> Any:
+        """Return the gradient with weight decay."""
+        if not self.weight_decay:
+            return g
+        scratch[...] = p
+        scratch *= self.weight_decay
+        scratch += g
+        return scratch
+
+
+class AdamW(Adam):
+    """Adam whose decay does not pass through the moments (Loshchilov and Hutter 2019)."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def decay(self, p: Any, g: Any, scratch: Any) -> Any:
+        p *= 1 - self.lr * self.weight_decay
+        return g
+
+
+class RMSprop(Optimizer):
+    """Steps divided by a running root mean square (Tieleman and Hinton 2012), as in PyTorch.
+
+    v <- αv + (1 − α)g²;  p <- p − lr·g / (√v + ε)
+    """
+
+    memory_names = ("v",)
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8
+    ) -> None:
+        self.alpha, self.eps = alpha, eps
+        super().__init__(params, lr)
+
+    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+        v, xp = memory["v"], backends.of(p).xp
+        v *= self.alpha
+        xp.multiply(g, g, out=a)
+        a *= 1 - self.alpha
+        v += a
+        xp.sqrt(v, out=a)
+        a += self.eps
+        xp.divide(g, a, out=a)
+        a *= self.lr
+        p -= a
+
+
+def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients together so that their common norm is at most `max_norm`.
+
+    Returns the norm as it was. (Pascanu et al. 2013.)
+
+    Raises:
+        ValueError: max_norm <= 0, or a norm that is not finite; nothing is then scaled.
+    """
+    if max_norm <= 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}")
+    gradients = [p.grad for p in params if p.grad is not None]
+    norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients))
+    if not math.isfinite(norm):
+        raise ValueError(f"clip_grad_norm_: the norm of the gradients is {norm}")
+    if norm > max_norm:
+        for g in gradients:
+            g *= max_norm / norm
+    return norm
+
+
+class Schedule:
+    """Sets an optimiser's lr to its first lr times `factor(steps taken)`; call `step()` after it.
+
+    The factor depends on the optimiser's own step count, so a schedule has no state to save
+    other than the first lr.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.first_lr = optimizer, optimizer.lr
+
+    def factor(self, t: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__}: factor is not written")
+
+    def step(self) -> None:
+        """Set the lr for the step to come."""
+        self.optimizer.lr = self.first_lr * self.factor(self.optimizer.steps)
+
+
+class StepLR(Schedule):
+    """Multiply the lr by gamma after every `step_size` steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size must be at least 1, got {step_size}")
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def factor(self, t: int) -> float:
+        return self.gamma ** (t // self.step_size)
+
+
+class LinearLR(Schedule):
+    """Hold the lr until step `start`, then lower it on a straight line to `final` times at `end`.
+
+    pix2pix holds for half of the run and falls to 0 over the other half.
+    """
+
+    def __init__(self, optimizer: Optimizer, end: int, start: int = 0, final: float = 0.0) -> None:
+        if not 0 <= start < end:
+            raise ValueError(f"LinearLR: needs 0 <= start < end, got {start} and {end}")
+        self.start, self.end, self.final = start, end, final
+        super().__init__(optimizer)
+
+    def factor(self, t: int) -> float:
+        done = min(max((t - self.start) / (self.end - self.start), 0.0), 1.0)
+        return 1.0 + (self.final - 1.0) * done
+
+
+class CosineLR(Schedule):
+    """Lower the lr along half a cosine to `final` times at step `end` (Loshchilov 2017)."""
+
+    def __init__(self, optimizer: Optimizer, end: int, final: float = 0.0) -> None:
+        if end < 1:
+            raise ValueError(f"CosineLR: end must be at least 1, got {end}")
+        self.end, self.final = end, final
+        super().__init__(optimizer)
+
+    def factor(self, t: int) -> float:
+        done = min(t / self.end, 1.0)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))

@@ -1,0 +1,268 @@
+"""Floor 1: the tensor, an array that knows which op made it.
+
+The arithmetic methods (`+`, `.sum()`, ...) are attached by `minigan.ops`, one floor up.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minigan import backend as backends
+
+
+class Mode:
+    """What `no_grad` and `detect_anomaly` switch."""
+
+    recording = True
+    anomaly = False
+
+
+mode = Mode()
+
+
+class Version:
+    """Counts the in-place changes of one block of memory; views and detached tensors share it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Tensor:
+    """An array of numbers that can be differentiated through.
+
+    Args:
+        data: an array, number or nested list; an array of the right type is shared, not copied.
+        dtype: np.float32 or np.float64, or an integer type for indices; by default float32
+            (see `default_dtype`), while integer arrays keep their type.
+        requires_grad: whether `backward` shall fill `.grad`, an array like `.data`.
+        device: "cpu" or "cuda"; by default where `data` is, or the device of `mg.use`.
+
+    Raises:
+        TypeError: data that is no real number, or integers that shall require a gradient.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_op", "_version", "backend", "grad", "requires_grad")
+    __array_ufunc__ = None  # so that `array * tensor` asks the tensor, not NumPy
+
+    def __init__(
+        self,
+        data: Any,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        device: str | None = None,
+    ) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        self._data = backends.as_array(data, dtype, device)
+        self.backend = backends.of(self._data)
+        self._op, self._version, self.grad = None, Version(), None
+        self.requires_grad = False
+        self.requires_grad_(requires_grad)
+
+    @classmethod
+    def _wrap(
+        cls, array: Any, backend: backends.Backend, op: Any = None, version: Version | None = None
+    ) -> Tensor:
+        """Make a tensor around an array that is known to be in order."""
+        tensor = object.__new__(Tensor)
+        tensor._data, tensor.backend, tensor._op = array, backend, op
+        tensor._version = Version() if version is None else version
+        tensor.requires_grad, tensor.grad = op is not None, None
+        return tensor
+
+    # What it is
+
+    @property
+    def data(self) -> Any:
+        """The array itself. Whoever writes into it says so with `bump_version()`."""
+        return self._data
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        array = backends.as_array(array, self.dtype, self.device)
+        if array.shape != self.shape:
+            raise ValueError(f"data: cannot put {array.shape} into a tensor of shape {self.shape}")
+        self._data = array
+        self.bump_version()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._data.dtype
+
+    @property
+    def device(self) -> str:
+        return self.backend.name
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made this tensor."""
+        return self._op is None
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=100)
+        notes = [] if self.dtype == np.float32 else [f"dtype={self.dtype}"]
+        notes += [] if self.device == "cpu" else [f"device={self.device!r}"]
+        if self._op is not None:
+            notes.append(f"op={self._op.name()}")
+        elif self.requires_grad:
+            notes.append("requires_grad=True")
+        return f"tensor({', '.join([values, *notes])})"
+
+    # Out of the engine
+
+    def numpy(self) -> np.ndarray:
+        """Return the values as a NumPy array of its own, on the host."""
+        return np.array(self.backend.to_host(self._data))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def item(self) -> float | int | bool:
+        """Return the one value as a Python number; ValueError if there are several."""
+        if self.size != 1:
+            raise ValueError(f"item: a tensor of shape {self.shape} has {self.size} values, not 1")
+        return self.backend.to_host(self._data).item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    # Its place in the graph
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Say whether this leaf wants a gradient; returns itself.
+
+        Raises:
+            TypeError: integers have no gradient.
+            RuntimeError: the result of a recorded op cannot be told to forget it: use `detach()`.
+        """
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"requires_grad: only floating-point tensors can, this is {self.dtype}")
+        if self._op is not None and not requires_grad:
+            raise RuntimeError(f"requires_grad: {self!r} was computed; use detach() instead")
+        self.requires_grad = bool(requires_grad)
+        return self
+
+    def detach(self) -> Tensor:
+        """Return a tensor on the same memory that is not part of the graph."""
+        return Tensor._wrap(self._data, self.backend, version=self._version)
+
+    def to(self, device: str) -> Tensor:
+        """Return this tensor on `device`: itself if it is there, else a copy outside the graph.
+
+        Raises:
+            RuntimeError: a computed tensor that wants a gradient (copies are not recorded).
+        """
+        target = backends.get(device)
+        if target is self.backend:
+            return self
+        if self._op is not None:
+            raise RuntimeError("to: a copy to another device is not recorded: detach() first")
+        array = target.from_host(self.backend.to_host(self._data))
+        return Tensor._wrap(array, target).requires_grad_(self.requires_grad)
+
+    # Changes in place
+
+    def bump_version(self) -> None:
+        """Note that the memory was written to, so that a stale graph over it is noticed."""
+        self._version.value += 1
+
+    def _change(self, what: str, write: Callable[[Any], None]) -> Tensor:
+        if self.requires_grad and mode.recording:
+            raise RuntimeError(
+                f"{what}: a tensor that requires a gradient cannot be changed in place while "
+                "operations are recorded: do it under no_grad(), or compute a new tensor"
+            )
+        write(self._data)
+        self.bump_version()
+        return self
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrite the values with those of an array or tensor of the same shape."""
+        source = Tensor(source, dtype=self.dtype, device=self.device).data
+        if source.shape != self.shape:
+            raise ValueError(f"copy_: cannot copy {source.shape} into {self.shape}")
+
+        def write(data: Any) -> None:
+            data[...] = source
+
+        return self._change("copy_", write)
+
+    def zero_(self) -> Tensor:
+        """Set all values to zero."""
+        return self._change("zero_", lambda data: data.fill(0))
+
+    def add_(self, other: Any) -> Tensor:
+        """Add a number, array or tensor to the values."""
+        other = lift(other, self)[0].data
+        return self._change("add_", lambda data: data.__iadd__(other))
+
+    def mul_(self, other: Any) -> Tensor:
+        """Multiply the values by a number, array or tensor."""
+        other = lift(other, self)[0].data
+        return self._change("mul_", lambda data: data.__imul__(other))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        value = lift(value, self)[0].data
+        self._change("setitem", lambda data: data.__setitem__(index, value))
+
+
+def tensor(
+    data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None
+) -> Tensor:
+    """Return a new tensor on memory of its own; arguments and errors as for `Tensor`."""
+    made = Tensor(data, dtype, requires_grad, device)
+    made._data = made._data.copy()
+    return made
+
+
+def lift(*operands: Any) -> tuple[Tensor, ...]:
+    """Return the operands as tensors: numbers become constants of the others' type and device.
+
+    Raises:
+        TypeError: an operand that is neither tensor, number nor array.
+    """
+    like = next((operand for operand in operands if isinstance(operand, Tensor)), None)
+    return tuple(o if isinstance(o, Tensor) else _constant(o, like) for o in operands)
+
+
+def _constant(value: Any, like: Tensor | None) -> Tensor:
+    is_number = isinstance(value, (numbers.Number, np.number, np.bool_, list, tuple))
+    if not is_number and not hasattr(value, "dtype"):
+        raise TypeError(f"expected a tensor, number or array, got {type(value).__name__}")
+    if like is None:
+        return Tensor(value)
+    if is_number:
+        return Tensor(value, dtype=like.dtype, device=like.device)
+    return Tensor(value, dtype=value.dtype if value.dtype.kind == "f" else like.dtype)

@@ -1,0 +1,55 @@
+"""The command-line flags that every example shares, and errors as plain words with exit codes."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .checkpoint import CheckpointError
+from .extras import MissingExtraError, import_extra
+from .run import DivergenceError, RunError
+
+
+def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
+    """Add --steps, --seed, --device, --out and --resume; `out` and `steps` are their defaults."""
+    add = parser.add_argument
+    add("--steps", type=positive_int, default=steps, help="training steps (default: %(default)s)")
+    add("--seed", type=natural_int, default=0, help="seed of all random numbers (default: 0)")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="cuda needs CuPy (default: cpu)")
+    add("--out", type=Path, default=Path(out), help="directory to write to (default: %(default)s)")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of 1 or more."""
+    return _int_from(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """An argparse type: a whole number of 0 or more."""
+    return _int_from(text, 0)
+
+
+def _int_from(text: str, least: int) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
+
+
+def require_extras(*modules: str) -> None:
+    """Import `modules`, say "PIL", or exit with code 2 and the pip command that installs them."""
+    with plain_errors():
+        for module in modules:
+            import_extra(module)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn the errors a user can cause into one line and an exit code: 3 for divergence, else 2."""
+    try:
+        yield
+    except (RunError, CheckpointError, MissingExtraError, DivergenceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(3 if isinstance(error, DivergenceError) else 2)
