@@ -334,6 +334,16 @@ def test_compressed_members_are_not_unpacked(saved):
     tracemalloc.stop()
 
 
+def test_sizes_larger_than_the_file(saved):
+    data = bytearray(saved.read_bytes()[:-64])
+    entry = data.rfind(
+        b"PK\1\2"
+    )  # of pixels.npy in the ZIP's directory: packed size at 20, size at 24
+    data[entry + 20 : entry + 28] = (1 << 30).to_bytes(4, "little") * 2
+    saved.write_bytes(data + hashlib.sha256(data).hexdigest().encode())
+    refused(saved, "declare more bytes than the file has")
+
+
 # ---- a disk that fails while saving
 
 

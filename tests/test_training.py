@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,13 +207,14 @@ def test_seconds_add_up_over_the_parts(tmp_path):
 
 
 def test_the_bar_shows_losses_and_rate(tmp_path, capsys):
-    run = Run(tmp_path, {}, total_steps=3, images_per_step=16)
-    for step in run.steps():
-        time.sleep(0.01)
+    run = Run(tmp_path, {}, total_steps=13, images_per_step=16)
+    for step in run.steps(10):
+        time.sleep(0.05)
         run.log(step, d=0.5, g=1.25)
     words = capsys.readouterr().err
-    assert "3/3" in words
-    assert "images/s, d 0.500, g 1.25" in words
+    assert "13/13" in words
+    rate = re.search(r"(\d+) images/s, d 0\.500, g 1\.25", words)
+    assert 100 < int(rate[1]) < 325  # 16 images in a bit over 0.05 s
 
 
 # ---- signals

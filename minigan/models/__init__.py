@@ -1,0 +1,6 @@
+"""Floor 4: the named networks."""
+
+from minigan.models.article import ArticleDiscriminator, ArticleGenerator
+from minigan.models.pix2pix import PatchGAN, UNet, normal_weights
+
+__all__ = ["ArticleDiscriminator", "ArticleGenerator", "PatchGAN", "UNet", "normal_weights"]

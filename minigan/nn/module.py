@@ -156,7 +156,8 @@ class ModuleList(Module):
     """Modules in a list: they are named by their numbers."""
 
     def __init__(self, *modules: Any) -> None:
-        listed = modules[0] if len(modules) == 1 and not isinstance(modules[0], Module) else modules
+        is_list = len(modules) == 1 and not isinstance(modules[0], Module)
+        listed = list(modules[0]) if is_list else modules
         for module in listed:
             self.append(module)
 

@@ -126,7 +126,8 @@ class Run:
             file.write(json.dumps(line) + "\n")
         self._lines.append(line)
         if self._bar is not None:
-            rate = self.images_per_step * (self._bar.format_dict["rate"] or 0)
+            images = self.images_per_step * (step - self._bar.initial)
+            rate = images / (time.perf_counter() - self._started)
             words = [f"{name} {number:#.3g}" for name, number in list(line.items())[1:]]
             self._bar.set_postfix_str(", ".join([f"{rate:.0f} images/s", *words]), refresh=False)
 
