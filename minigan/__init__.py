@@ -1,11 +1,9 @@
 """minigan: a deep-learning engine to read in a weekend, that really trains image generators.
 
-    import minigan as mg
-    from minigan import functional as F, nn, optim
+Begin with `import minigan as mg` and `from minigan import functional as F, nn, optim`.
 """
 
-from minigan import ops  # gives tensors their arithmetic
-from minigan import functional, losses, metrics, nn, optim
+from minigan import functional, losses, metrics, nn, ops, optim
 from minigan.autograd import AnomalyError, Op, detect_anomaly, grad, is_recording, no_grad
 from minigan.backend import DeviceError, default_dtype, generator, manual_seed, use
 from minigan.gradcheck import GradcheckError, gradcheck

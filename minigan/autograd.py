@@ -415,9 +415,7 @@ def _cotangent(output: Tensor, gradient: Any, who: str) -> Tensor:
         return Tensor._wrap(output.backend.xp.ones_like(output.data), output.backend)
     gradient = lift(gradient, output)[0]
     if gradient.shape != output.shape:
-        raise ValueError(
-            f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}"
-        )
+        raise ValueError(f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}")
     return gradient
 
 

@@ -113,9 +113,7 @@ def binary_cross_entropy(probability: Tensor, target: Any, reduction: str = "mea
         raise ValueError(
             f"{who}: probabilities must be in [0, 1]; for raw scores use {who}_with_logits"
         )
-    log_p, log_q = (
-        F.log(F.clip(p, low=math.exp(-100))) for p in (probability, 1.0 - probability)
-    )
+    log_p, log_q = (F.log(F.clip(p, low=math.exp(-100))) for p in (probability, 1.0 - probability))
     return _reduce(who, -(target * log_p + (1.0 - target) * log_q), reduction)
 
 

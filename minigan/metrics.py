@@ -150,3 +150,12 @@ def _checked_range(name: str, data_range: float) -> float:
             f"largest minus the smallest value that a pixel may take (2 for images in [-1, 1])"
         )
     return float(data_range)
+
+
+def image_scores(a: Any, b: Any, data_range: float) -> dict[str, float]:
+    """Return {"mse", "psnr", "ssim"} of two batches of images; arguments and errors as for ssim."""
+    return {
+        "mse": mse(a, b),
+        "psnr": psnr(a, b, data_range),
+        "ssim": ssim(a, b, data_range),
+    }

@@ -188,7 +188,7 @@ class GroupNorm(_Norm):
 
 
 class Embedding(Module):
-    """A table of vectors, looked up by integers: (...) -> (..., embedding_dim). N(0, 1) at first."""
+    """A table of N(0, 1) vectors, looked up by integers: (...) -> (..., embedding_dim)."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         self.weight = init.normal_(Parameter(np.zeros((num_embeddings, embedding_dim))), 0.0, 1.0)

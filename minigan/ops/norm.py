@@ -86,7 +86,9 @@ def normalize(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Ten
     return centred * inv_std, inv_std
 
 
-def _affine(who: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple) -> Tensor:
+def _affine(
+    who: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple
+) -> Tensor:
     """Return x · weight + bias, both of `shape`, either of them optional."""
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:

@@ -39,7 +39,7 @@ class BroadcastTo(Op):
 
     view = True
 
-    def forward(self, x):  # noqa: ANN001 (arrays of any backend, here and in every op body)
+    def forward(self, x):
         return self.xp.broadcast_to(x, self.shape)
 
     def backward(self, gy):
@@ -298,7 +298,9 @@ def pad(
     for axis, (before, after) in enumerate(widths):
         n = x.shape[axis]
         if max(before, after) >= max(n, 1):
-            raise ValueError(f"pad: reflecting {widths[axis]} needs more than {n} entries on {axis}")
+            raise ValueError(
+                f"pad: reflecting {widths[axis]} needs more than {n} entries on {axis}"
+            )
         if before or after:
             order = np.pad(np.arange(n), (before, after), mode="reflect")
             x = getitem(x, (*[slice(None)] * axis, order))

@@ -5,6 +5,7 @@ from .cli import natural_int, plain_errors, positive_int, require_extras, standa
 from .extras import MissingExtraError
 from .pictures import save_curves, save_grid
 from .run import DivergenceError, Run, RunError
+from .state import resume, save
 
 __all__ = [
     "CheckpointError",
@@ -17,6 +18,8 @@ __all__ = [
     "plain_errors",
     "positive_int",
     "require_extras",
+    "resume",
+    "save",
     "save_checkpoint",
     "save_curves",
     "save_grid",

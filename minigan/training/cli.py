@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from minigan.backend import DeviceError
+
 from .checkpoint import CheckpointError
 from .extras import MissingExtraError, import_extra
 from .run import DivergenceError, RunError
@@ -50,6 +52,6 @@ def plain_errors() -> Iterator[None]:
     """Turn the errors a user can cause into one line and an exit code: 3 for divergence, else 2."""
     try:
         yield
-    except (RunError, CheckpointError, MissingExtraError, DivergenceError) as error:
+    except (RunError, CheckpointError, DeviceError, MissingExtraError, DivergenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, DivergenceError) else 2)
