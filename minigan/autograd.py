@@ -14,46 +14,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from minigan import backend as backends
-from minigan.tensor import Tensor, Version, lift, mode
+from minigan.tensor import Tensor, Version, lift, mode, switched
 
 OUT = -1  # for Op.save: the op's own output
 
 
 class AnomalyError(ArithmeticError):
     """Anomaly mode found the op that made a NaN or an Inf."""
-
-
-@contextmanager
-def _switched(name: str, value: bool) -> Iterator[None]:
-    before = getattr(mode, name)
-    setattr(mode, name, value)
-    try:
-        yield
-    finally:
-        setattr(mode, name, before)
-
-
-def no_grad() -> Any:
-    """Return a context in which nothing is recorded and results need no gradient."""
-    return _switched("recording", False)
-
-
-def detect_anomaly() -> Any:
-    """Return a context that raises AnomalyError at the first op that makes a NaN or an Inf.
-
-    Forward and backward, with the op's name and shapes. It reads every result once more.
-    """
-    return _switched("anomaly", True)
-
-
-def is_recording() -> bool:
-    """Return whether operations are being recorded."""
-    return mode.recording
 
 
 class Op:
@@ -131,7 +102,10 @@ class Op:
         Raises:
             DeviceError: inputs on different devices.
             TypeError: float32 mixed with float64, or a type the engine does not compute in.
+            RuntimeError: this op was called before, and is a node of the graph already.
         """
+        if "order" in self.__dict__:
+            raise RuntimeError(f"{self.name()}: an op is one node: make a new one for each call")
         self.backend = _common_backend(self, inputs)
         self.xp = self.backend.xp
         self.dtype = dtype = _common_dtype(self, inputs)
@@ -172,6 +146,11 @@ class Op:
 
 
 def _common_backend(op: Op, inputs: Sequence[Tensor]) -> backends.Backend:
+    for i, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise TypeError(
+                f"{op.name()}: operand {i} is a {type(t).__name__}, not a Tensor: use mg.tensor()"
+            )
     first = inputs[0].backend
     if any(t.backend is not first for t in inputs):
         places = ", ".join(f"operand {i} {t.shape} on {t.device}" for i, t in enumerate(inputs))
@@ -218,8 +197,14 @@ class _Sum:
         elif self.owned:
             self.value.data += gradient.data
         else:
-            total = self.value.data + gradient.data
+            total = gradient.backend.xp.asarray(self.value.data + gradient.data)
             self.value, self.owned = Tensor._wrap(total, gradient.backend), True
+
+    def take(self) -> Any:
+        """Return the gradient as an array that nobody else holds."""
+        array, owned = self.value.data, self.owned
+        self.owned = False
+        return array if owned else array.copy()
 
 
 def _ancestors(roots: Sequence[Op | Tensor]) -> list[Op]:
@@ -301,18 +286,26 @@ def _gradients_of(
     if hasattr(op, "fused_backward") and not create_graph:
         arrays = op.fused_backward(gy.data)
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
-        gradients = tuple(None if a is None else Tensor._wrap(a, op.backend) for a in arrays)
-    else:
-        with _switched("recording", create_graph):
+        gradients = tuple(
+            None if a is None else Tensor._wrap(op.xp.asarray(a), op.backend) for a in arrays
+        )
+    else:  # anomalies are looked for below, in the name of this op and not of those it uses
+        with switched("recording", create_graph), switched("anomaly", False):
             gradients = op.backward(gy)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     op.needs = before
+    if len(gradients) != len(op.parents):
+        raise RuntimeError(
+            f"{op.name()}: backward gave {len(gradients)} gradients for {len(op.parents)} input(s)"
+        )
     pairs = []
     for i, (parent, gradient) in enumerate(zip(op.parents, gradients, strict=True)):
         if not needs[i]:
             continue
-        if gradient is None or gradient.shape != op.shapes[i] or gradient.dtype != op.dtype:
-            got = "nothing" if gradient is None else f"{gradient.shape} {gradient.dtype}"
+        is_tensor = isinstance(gradient, Tensor)
+        if not is_tensor or gradient.shape != op.shapes[i] or gradient.dtype != op.dtype:
+            other = "nothing" if gradient is None else f"a {type(gradient).__name__}"
+            got = f"{gradient.shape} {gradient.dtype}" if is_tensor else other
             raise RuntimeError(
                 f"{op.name()}: backward gave {got} for input {i} of shape {op.shapes[i]} {op.dtype}"
             )
@@ -332,16 +325,17 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
 
     Raises:
         RuntimeError: nothing to differentiate, the graph was freed, or a saved array was changed.
+        TypeError: a cotangent of another type or device.
         ValueError: a cotangent of another shape, or none for an output that is no scalar.
     """
     root = _root_of(output, "backward")
     seed = _cotangent(output, gradient, "backward")
     for gathered in _walk([(root, seed)], None, False, retain_graph).values():
-        leaf, array = gathered.edge, gathered.value.data
+        leaf = gathered.edge
         if leaf.grad is None:
-            leaf.grad = array if gathered.owned else array.copy()
+            leaf.grad = gathered.take()
         else:
-            leaf.grad += array
+            leaf.grad += gathered.value.data
 
 
 def grad(
@@ -366,7 +360,7 @@ def grad(
 
     Raises:
         RuntimeError: as `backward`, or an input that the outputs do not depend on.
-        ValueError: as `backward`.
+        TypeError, ValueError: as `backward`.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -392,7 +386,10 @@ def grad(
                 f"grad: the outputs do not depend on input {i} {tensor.shape}: "
                 "check the inputs, or pass allow_unused=True to get None"
             )
-        gradients.append(None if gathered is None else gathered.value)
+        if gathered is None or create_graph:
+            gradients.append(gathered and gathered.value)
+        else:
+            gradients.append(Tensor._wrap(gathered.take(), tensor.backend))
     return tuple(gradients)
 
 
@@ -416,6 +413,11 @@ def _cotangent(output: Tensor, gradient: Any, who: str) -> Tensor:
     gradient = lift(gradient, output)[0]
     if gradient.shape != output.shape:
         raise ValueError(f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}")
+    if gradient.dtype != output.dtype or gradient.backend is not output.backend:
+        raise TypeError(
+            f"{who}: the cotangent is {gradient.dtype} on {gradient.device}, the output "
+            f"{output.dtype} on {output.device}: convert it with .astype(dtype) or .to(device)"
+        )
     return gradient
 
 

@@ -113,8 +113,14 @@ def binary_cross_entropy(probability: Tensor, target: Any, reduction: str = "mea
         raise ValueError(
             f"{who}: probabilities must be in [0, 1]; for raw scores use {who}_with_logits"
         )
-    log_p, log_q = (F.log(F.clip(p, low=math.exp(-100))) for p in (probability, 1.0 - probability))
+    log_p, log_q = _log_held(probability), _log_held(1.0 - probability)
     return _reduce(who, -(target * log_p + (1.0 - target) * log_q), reduction)
+
+
+def _log_held(p: Tensor) -> Tensor:
+    """Return log p, or −100 with no slope where p is so small that 1/p would overflow."""
+    safe = p.data > max(math.exp(-100), float(np.finfo(p.dtype).tiny))
+    return F.where(safe, F.log(F.where(safe, p, 1.0)), -100.0)
 
 
 def binary_cross_entropy_with_logits(
@@ -122,8 +128,10 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Return binary_cross_entropy(sigmoid(logits), target), exact at both ends.
 
-    softplus(x) − t·x, which neither overflows nor cancels.
+    t·softplus(−x) + (1 − t)·softplus(x), which neither overflows nor cancels; softplus(x) − t·x
+    is the same but for x = 20 and t = 1 float32 would make 0 of 2e-9.
     """
     who = "binary_cross_entropy_with_logits"
     logits, target = _pair(who, logits, target)
-    return _reduce(who, F.softplus(logits) - logits * target, reduction)
+    loss = target * F.softplus(-logits) + (1.0 - target) * F.softplus(logits)
+    return _reduce(who, loss, reduction)

@@ -35,6 +35,8 @@ class Optimizer:
         for i, p in enumerate(self.params):
             if not isinstance(p, Tensor) or not p.is_leaf:
                 raise TypeError(f"{who}: parameter {i} is not a leaf tensor: {p!r}")
+        if len({id(p) for p in self.params}) != len(self.params):
+            raise ValueError(f"{who}: a parameter is listed twice, and would be stepped twice")
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"{who}: lr must be a finite number >= 0, got {lr}")
         self.lr, self.steps = lr, 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,35 @@ class Mode:
 
 
 mode = Mode()
+
+
+@contextmanager
+def switched(name: str, value: bool) -> Iterator[None]:
+    """Within the context, `mode` has another value."""
+    before = getattr(mode, name)
+    setattr(mode, name, value)
+    try:
+        yield
+    finally:
+        setattr(mode, name, before)
+
+
+def no_grad() -> Any:
+    """Return a context in which nothing is recorded and results need no gradient."""
+    return switched("recording", False)
+
+
+def detect_anomaly() -> Any:
+    """Return a context that raises AnomalyError at the first op that makes a NaN or an Inf.
+
+    Forward and backward, with the op's name and shapes. It reads every result once more.
+    """
+    return switched("anomaly", True)
+
+
+def is_recording() -> bool:
+    """Return whether operations are being recorded."""
+    return mode.recording
 
 
 class Version:
@@ -57,11 +87,12 @@ class Tensor:
         requires_grad: bool = False,
         device: str | None = None,
     ) -> None:
-        if isinstance(data, Tensor):
-            data = data.data
-        self._data = backends.as_array(data, dtype, device)
+        source = data if isinstance(data, Tensor) else None
+        self._data = backends.as_array(data if source is None else source._data, dtype, device)
         self.backend = backends.of(self._data)
-        self._op, self._version, self.grad = None, Version(), None
+        shared = source is not None and source._data is self._data
+        self._version = source._version if shared else Version()
+        self._op, self.grad = None, None
         self.requires_grad = False
         self.requires_grad_(requires_grad)
 
@@ -208,6 +239,18 @@ class Tensor:
         self.bump_version()
         return self
 
+    def _operand(self, what: str, other: Any, any_shape: bool = False) -> Any:
+        """Return the array that shall change this tensor; an error where it cannot."""
+        other = lift(other, self)[0]
+        if other.dtype.kind == "f" and other.dtype != self.dtype:
+            raise TypeError(f"{what}: {other.dtype} does not go into a tensor of {self.dtype}")
+        fits = other.ndim <= self.ndim and all(
+            n in (1, m) for n, m in zip(other.shape[::-1], self.shape[::-1], strict=False)
+        )
+        if not (fits or any_shape):
+            raise ValueError(f"{what}: {other.shape} does not broadcast to {self.shape}")
+        return other.data
+
     def copy_(self, source: Any) -> Tensor:
         """Overwrite the values with those of an array or tensor of the same shape."""
         source = Tensor(source, dtype=self.dtype, device=self.device).data
@@ -225,16 +268,16 @@ class Tensor:
 
     def add_(self, other: Any) -> Tensor:
         """Add a number, array or tensor to the values."""
-        other = lift(other, self)[0].data
+        other = self._operand("add_", other)
         return self._change("add_", lambda data: data.__iadd__(other))
 
     def mul_(self, other: Any) -> Tensor:
         """Multiply the values by a number, array or tensor."""
-        other = lift(other, self)[0].data
+        other = self._operand("mul_", other)
         return self._change("mul_", lambda data: data.__imul__(other))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        value = lift(value, self)[0].data
+        value = self._operand("setitem", value, any_shape=True)
         self._change("setitem", lambda data: data.__setitem__(index, value))
 
 
@@ -243,7 +286,7 @@ def tensor(
 ) -> Tensor:
     """Return a new tensor on memory of its own; arguments and errors as for `Tensor`."""
     made = Tensor(data, dtype, requires_grad, device)
-    made._data = made._data.copy()
+    made._data, made._version = made._data.copy(), Version()
     return made
 
 
@@ -263,6 +306,8 @@ def _constant(value: Any, like: Tensor | None) -> Tensor:
         raise TypeError(f"expected a tensor, number or array, got {type(value).__name__}")
     if like is None:
         return Tensor(value)
+    if like.dtype.kind != "f":  # indices and masks: `labels < 0.5` must not round the number
+        return Tensor(np.asarray(value) if is_number else value, device=like.device)
     if is_number:
         return Tensor(value, dtype=like.dtype, device=like.device)
     return Tensor(value, dtype=value.dtype if value.dtype.kind == "f" else like.dtype)

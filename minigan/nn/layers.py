@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -186,6 +187,9 @@ class GroupNorm(_Norm):
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
+    def describe(self) -> str:
+        return f"{self.num_groups}, {self.shape[0]}"
+
 
 class Embedding(Module):
     """A table of N(0, 1) vectors, looked up by integers: (...) -> (..., embedding_dim)."""
@@ -221,6 +225,10 @@ class Lambda(Module):
     function: Callable[..., Tensor]
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            inspect.signature(type(self).function).bind(None, *args, **options)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}") from None
         self.args, self.options = args, options
 
     def forward(self, x: Tensor) -> Tensor:

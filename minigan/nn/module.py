@@ -33,10 +33,14 @@ class Module:
         return self.forward(*inputs, **options)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, (list, tuple)) and any(isinstance(v, Module) for v in value):
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (list, tuple, dict)) and any(
+            isinstance(v, (Module, Parameter)) for v in inside
+        ):
             raise TypeError(
-                f"{type(self).__name__}.{name}: modules in a plain {type(value).__name__} would "
-                "not be trained or saved: use nn.ModuleList or nn.Sequential"
+                f"{type(self).__name__}.{name}: modules or parameters in a plain "
+                f"{type(value).__name__} would not be trained or saved: use nn.ModuleList or "
+                "nn.Sequential, or an attribute for each"
             )
         object.__setattr__(self, name, value)
 

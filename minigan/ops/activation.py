@@ -26,8 +26,8 @@ class LeakyRelu(Op):
         return gy * self.slopes(y.data)
 
     def slopes(self, y):
-        one, slope = y.dtype.type(1), y.dtype.type(self.slope)
-        return self.xp.where(y > 0, one, slope)
+        # Arithmetic on 0s and 1s: a where() that cannot guess the next sign is 30 times slower.
+        return self.xp.maximum((y > 0).astype(y.dtype), y.dtype.type(self.slope))
 
 
 class Relu(LeakyRelu):
@@ -38,9 +38,6 @@ class Relu(LeakyRelu):
     def forward(self, x):
         self.save(OUT)
         return self.xp.maximum(x, 0)
-
-    def slopes(self, y):
-        return y > 0
 
 
 class Elu(Op):
@@ -70,17 +67,18 @@ class Tanh(Op):
 
     def fused_backward(self, gy):
         (y,) = self.saved()
-        slope = y.data * y.data
+        slope = self.xp.empty_like(y.data)
+        self.xp.multiply(y.data, y.data, out=slope)
         return gy * self.xp.subtract(1, slope, out=slope)
 
 
 class Sigmoid(Op):
-    """y = 1 / (1 + e^−x), from e^−|x|, which cannot overflow."""
+    """y = 1 / (1 + e^−x), as e^min(x, 0) / (1 + e^−|x|), where nothing can overflow."""
 
     def forward(self, x):
         self.save(OUT)
-        small = self.xp.exp(-self.xp.abs(x))
-        return self.xp.where(x >= 0, 1, small) / (1 + small)
+        xp = self.xp
+        return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
 
     def backward(self, gy):
         (y,) = self.saved()

@@ -75,7 +75,7 @@ class Div(Binary):
 
     def slope_b(self, gy):
         a, b = self.saved()
-        return -gy * a / (b * b)
+        return -(gy / b) * (a / b)  # not a / b², which a float32 loses below b = 1e-19
 
 
 class Pow(Binary):
@@ -261,7 +261,7 @@ def div(a: Any, b: Any) -> Tensor:
 def pow(a: Any, b: Any) -> Tensor:
     """Return a^b, broadcast. Both may vary; a plain number as b costs no logarithm."""
     if isinstance(b, (int, float)):
-        return Power(exponent=b)(*lift(a))
+        return Power(exponent=float(b))(*lift(a))  # a NumPy float64 would widen
     return _broadcasting(Pow(), a, b)
 
 
@@ -329,6 +329,7 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     """
     if (low is None and high is None) or (None not in (low, high) and low > high):
         raise ValueError(f"clip: needs low <= high, got low={low}, high={high}")
+    low, high = (None if bound is None else float(bound) for bound in (low, high))
     return Clip(low=low, high=high)(x)
 
 

@@ -9,7 +9,7 @@ from minigan.ops.shape import reshape, sum_to, transpose
 from minigan.tensor import Tensor, lift
 
 
-class MatMul(Op):
+class Matmul(Op):
     """Y = A B over the last two axes, the others broadcast."""
 
     def forward(self, a, b):
@@ -18,8 +18,8 @@ class MatMul(Op):
 
     def backward(self, gy):
         a, b = self.saved()
-        ga = sum_to(MatMul()(gy, swap_last(b)), a.shape) if self.needs[0] else None
-        gb = sum_to(MatMul()(swap_last(a), gy), b.shape) if self.needs[1] else None
+        ga = sum_to(Matmul()(gy, swap_last(b)), a.shape) if self.needs[0] else None
+        gb = sum_to(Matmul()(swap_last(a), gy), b.shape) if self.needs[1] else None
         return ga, gb
 
 
@@ -52,4 +52,4 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     b = b if b.ndim > 1 else reshape(b, (-1, 1))
     if b.ndim == 2 and a.ndim > 2:  # one big product beats a stack of small ones
         a = reshape(a, (int(np.prod(a.shape[:-1])), a.shape[-1]))
-    return reshape(MatMul()(a, b), shape)
+    return reshape(Matmul()(a, b), shape)

@@ -72,6 +72,8 @@ def max_pool2d(
     Args, returns and errors: as `avg_pool2d`; padding never wins.
     """
     g = _pooling("max_pool2d", x, kernel_size, stride, padding, dilation)
+    if any(p and d > n for p, d, n in zip(g.padding, g.dilation, x.shape[1:3], strict=True)):
+        raise ValueError(f"max_pool2d: with dilation {g.dilation} a window is all padding {x.shape}")
     xp, (n, h, w, c) = x.backend.xp, x.shape
     view = windows(xp, pad_image(xp, x.data, g, value=-np.inf), g)
     oh, ow, kh, kw = view.shape[1:5]
@@ -110,6 +112,8 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Pair) -> Tensor:
     """
     check_image(x, "adaptive_avg_pool2d")
     oh, ow = as_pair(output_size, "adaptive_avg_pool2d", "output_size", 1)
+    if 0 in x.shape[1:3]:
+        raise ValueError(f"adaptive_avg_pool2d: images without pixels, input {x.shape}")
     return separable(x, _bins(x.shape[1], oh), _bins(x.shape[2], ow))
 
 

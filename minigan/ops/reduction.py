@@ -27,7 +27,7 @@ class Max(Op):
         return self.pick(x, x.max(axis=self.axes, keepdims=True))
 
     def pick(self, x, best):
-        mask = x == best
+        mask = (x == best) | (x != x)  # where there is a NaN, it is the largest
         self.share = mask / mask.sum(axis=self.axes, keepdims=True, dtype=x.dtype)
         return best if self.keepdims else best.squeeze(self.axes)
 

@@ -40,6 +40,8 @@ def interpolate(
         by = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * 2
         size = int(h * by[0]), int(w * by[1])
     oh, ow = as_pair(size, "interpolate", "size", 1)
+    if 0 in x.shape[1:3]:
+        raise ValueError(f"interpolate: images without pixels, input {x.shape}")
     if mode == "bilinear":
         return separable(x, _lines(h, oh, align_corners), _lines(w, ow, align_corners))
     if oh % h == 0 and ow % w == 0:

@@ -6,6 +6,7 @@ All of these are linear, and they come in pairs: the backward of one is the othe
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +22,15 @@ def normalize_axes(axis: Axes, ndim: int, who: str) -> tuple[int, ...]:
     """Return axes as a sorted tuple of numbers in [0, ndim); all of them for None.
 
     Raises:
+        TypeError: an axis that is not a whole number.
         ValueError: an axis that is not there, or one named twice.
     """
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    try:
+        given = tuple(map(operator.index, axis if np.iterable(axis) else (axis,)))
+    except TypeError:
+        raise TypeError(f"{who}: axis must be one or several integers, got {axis!r}") from None
     if any(not -ndim <= a < ndim for a in given):
         raise ValueError(f"{who}: axis {axis} is out of range for {ndim} dimension(s)")
     axes = tuple(sorted(a % ndim for a in given))
@@ -82,7 +87,7 @@ class Transpose(Op):
         return transpose(gy, tuple(int(i) for i in np.argsort(self.axes)))
 
 
-class GetItem(Op):
+class Getitem(Op):
     """y = x[index]."""
 
     view = True
@@ -91,11 +96,11 @@ class GetItem(Op):
         return x[self.index]
 
     def backward(self, gy):
-        return PutItem(index=self.index, shape=self.shapes[0])(gy)
+        return Putitem(index=self.index, shape=self.shapes[0])(gy)
 
 
-class PutItem(Op):
-    """y = zeros with x added at `index`, once for every repeat: GetItem's adjoint."""
+class Putitem(Op):
+    """y = zeros with x added at `index`, once for every repeat: Getitem's adjoint."""
 
     def forward(self, x):
         y = self.xp.zeros(self.shape, dtype=x.dtype)
@@ -175,6 +180,8 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the number of elements differs.
     """
+    if any(n != int(n) or n < -1 for n in shape):
+        raise ValueError(f"reshape: {tuple(shape)} is no shape: whole numbers >= 0, or one -1")
     shape = tuple(int(n) for n in shape)
     rest = math.prod(n for n in shape if n != -1)
     if shape.count(-1) == 1 and rest and x.size % rest == 0:
@@ -212,7 +219,7 @@ def squeeze(x: Tensor, axis: Axes = None) -> Tensor:
 
 def expand_dims(x: Tensor, axis: Axes) -> Tensor:
     """Return x with new axes of size 1, at these positions of the result."""
-    count = 1 if isinstance(axis, (int, np.integer)) else len(axis)
+    count = len(axis) if np.iterable(axis) else 1
     axes = normalize_axes(axis, x.ndim + count, "expand_dims")
     sizes = iter(x.shape)
     return reshape(x, [1 if a in axes else next(sizes) for a in range(x.ndim + count)])
@@ -227,13 +234,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         IndexError: out of range, or not an index.
     """
     parts = tuple(map(_index_part, index)) if isinstance(index, tuple) else _index_part(index)
-    if not has_array(parts):
-        return GetItem(index=parts)(x)
     if isinstance(parts, tuple):
         parts = tuple(x.backend.from_host(p) if isinstance(p, np.ndarray) else p for p in parts)
     elif isinstance(parts, np.ndarray):
         parts = x.backend.from_host(parts)
-    return GetItem(index=parts)(x)
+    try:
+        return Getitem(index=parts)(x)
+    except IndexError as error:
+        raise IndexError(f"getitem: {error}; the tensor has shape {x.shape}") from None
 
 
 def _index_part(part: Any) -> Any:
@@ -256,7 +264,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not tensors:
         raise ValueError("concatenate: no tensors given")
     (axis,) = normalize_axes(axis, tensors[0].ndim, "concatenate")
-    rest = {(*t.shape[:axis], None, *t.shape[axis + 1 :]) for t in tensors}
+    rest = {(t.ndim, *t.shape[:axis], *t.shape[axis + 1 :]) for t in tensors}
     if len(rest) > 1:
         shapes = ", ".join(str(t.shape) for t in tensors)
         raise ValueError(f"concatenate: {shapes} differ elsewhere than on axis {axis}")
@@ -273,6 +281,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     if len({t.shape for t in tensors}) != 1:
         shapes = ", ".join(str(t.shape) for t in tensors) or "nothing"
         raise ValueError(f"stack: needs tensors of one shape, got {shapes}")
+    (axis,) = normalize_axes(axis, tensors[0].ndim + 1, "stack")
     return concatenate([expand_dims(t, axis) for t in tensors], axis)
 
 
@@ -288,8 +297,8 @@ def pad(
         ValueError: not one pair for each axis, negative widths, an unknown mode, or a reflection
             wider than the axis less one.
     """
-    widths = [(int(before), int(after)) for before, after in widths]
-    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
+    widths = [tuple(int(w) for w in np.ravel(pair)) for pair in widths]
+    if len(widths) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in widths):
         raise ValueError(f"pad: {widths} is not one (before, after) pair, >= 0, per axis {x.shape}")
     if mode == "constant":
         return Pad(widths=widths, value=value)(x)

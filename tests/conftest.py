@@ -1,0 +1,19 @@
+"""What the whole suite shares: the hypothesis profiles.
+
+`ci` (the default) draws the same examples every time and has no deadline; `dev` draws new ones:
+`HYPOTHESIS_PROFILE=dev pytest` looks for failures that the fixed examples miss.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+SLOW_DRAWS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW_DRAWS
+)
+settings.register_profile(
+    "dev", deadline=None, print_blob=True, suppress_health_check=SLOW_DRAWS, max_examples=200
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
