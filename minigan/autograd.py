@@ -11,7 +11,6 @@ derivative of a derivative needs no second mechanism.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import re
 from collections.abc import Sequence
@@ -252,21 +251,17 @@ def _walk(
         )
     sums: dict[int, _Sum] = {}
     results: dict[int, _Sum] = {}
-    heap: list[tuple[int, Op]] = []
 
     def send(edge: Op | Tensor, gradient: Tensor) -> None:
-        if id(edge) not in sums:
-            sums[id(edge)] = _Sum(edge)
-            if isinstance(edge, Op):
-                heapq.heappush(heap, (-edge.order, edge))
-        sums[id(edge)].add(gradient, create_graph)
+        sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph)
 
     for edge, gradient in roots:
         send(edge, gradient)
-    del ops
-    while heap:
-        op = heapq.heappop(heap)[1]
-        gathered = sums.pop(id(op))
+    while ops:
+        op = ops.pop()  # the youngest, and with it goes the last hold on what it kept
+        gathered = sums.pop(id(op), None)
+        if gathered is None:
+            continue
         if wanted is not None and id(op) in wanted:
             results[id(op)] = gathered
         needs = useful[id(op)]
@@ -282,7 +277,7 @@ def _gradients_of(
     op: Op, gy: Tensor, needs: tuple[bool, ...], create_graph: bool
 ) -> list[tuple[Op | Tensor, Tensor]]:
     """Run one op's backward and check what it returns."""
-    before, op.needs = op.needs, needs
+    op.needs = needs
     if hasattr(op, "fused_backward") and not create_graph:
         arrays = op.fused_backward(gy.data)
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
@@ -293,7 +288,6 @@ def _gradients_of(
         with switched("recording", create_graph), switched("anomaly", False):
             gradients = op.backward(gy)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    op.needs = before
     if len(gradients) != len(op.parents):
         raise RuntimeError(
             f"{op.name()}: backward gave {len(gradients)} gradients for {len(op.parents)} input(s)"

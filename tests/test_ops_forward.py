@@ -28,7 +28,7 @@ def test_every_function_has_a_specification():
 
 
 @every_function
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_value_is_what_the_definition_says(name, data):
     case = data.draw(SPECS[name])

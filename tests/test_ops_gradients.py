@@ -23,7 +23,7 @@ THIRD_ORDER = ["conv2d", "div", "exp", "log_softmax", "matmul", "mul", "pow", "s
 
 
 @every_function
-@settings(max_examples=6)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_first_and_second_derivatives(name, data):
     case = data.draw(SPECS[name])
@@ -31,11 +31,22 @@ def test_first_and_second_derivatives(name, data):
 
 
 @pytest.mark.parametrize("name", THIRD_ORDER)
-@settings(max_examples=2)
+@settings(max_examples=3)
 @given(data=st.data())
 def test_third_derivatives(name, data):
     case = data.draw(SPECS[name])
     mg.gradcheck(case.call, case.inputs, order=3)
+
+
+@pytest.mark.xfail(reason="conv_transpose2d: output_padding >= stride breaks backward", strict=True)
+@pytest.mark.parametrize(("padding", "output_padding"), [(0, 1), (1, (1, 2)), ((0, 1), 2)])
+def test_output_padding_from_the_stride_up_to_the_dilation(padding, output_padding):
+    rng = np.random.default_rng(0)
+    mg.gradcheck(
+        lambda x, w: F.conv_transpose2d(x, w, None, 1, padding, output_padding, dilation=3),
+        [rng.normal(size=(2, 3, 4, 2)), rng.normal(size=(2, 2, 1, 2))],
+        order=2,
+    )
 
 
 def frozen(array):
@@ -71,7 +82,7 @@ def assert_close(found, expected, share):
 
 
 @every_function
-@settings(max_examples=12)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_gradients_are_arrays_of_their_own_the_same_every_time(name, data):
     case = data.draw(SPECS[name])
@@ -102,7 +113,7 @@ def test_a_zero_cotangent_gives_exactly_zero(name, data):
 
 
 @every_function
-@settings(max_examples=12)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_backward_agrees_with_its_recorded_twin_and_with_contiguous_inputs(name, data):
     case = data.draw(SPECS[name])
@@ -246,6 +257,7 @@ def test_every_op_of_the_engine_is_exercised_plain_and_recorded(monkeypatch):
             v = mg.Tensor(some_cotangent(y.shape), dtype=np.float64, requires_grad=True)
             first = mg.grad(y, leaves, v, create_graph=True)
             total = sum((g * g).sum() for g in first)
+            mg.grad(total, [v, *leaves], create_graph=True, allow_unused=True)
             total.backward()
             if name != "dropout":
                 gradients(case.call(*leaves), leaves, v.numpy())

@@ -92,9 +92,11 @@ def scatter_windows(patches: Any, images: Any, g: Geometry) -> None:
 
 
 def _landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
-    """Return which of `count` windows put a pixel, `offset` from their start, inside a line of
-    `size` pixels (the others put it into the padding), and where those pixels are."""
-    first = max(0, -(offset // stride))
+    """Return which windows put their pixel at `offset` inside the image, and where it lands.
+
+    Along one axis: window i puts it at i·stride + offset, and 0 ... size − 1 are inside.
+    """
+    first = max(0, -(offset // stride))  # the least i with i·stride + offset >= 0
     stop = max(first, min(count, (size - 1 - offset) // stride + 1))
     start = first * stride + offset
     return slice(first, stop), slice(start, start + (stop - first) * stride, stride)

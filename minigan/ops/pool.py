@@ -73,7 +73,9 @@ def max_pool2d(
     """
     g = _pooling("max_pool2d", x, kernel_size, stride, padding, dilation)
     if any(p and d > n for p, d, n in zip(g.padding, g.dilation, x.shape[1:3], strict=True)):
-        raise ValueError(f"max_pool2d: with dilation {g.dilation} a window is all padding {x.shape}")
+        raise ValueError(
+            f"max_pool2d: with dilation {g.dilation} a window is all padding {x.shape}"
+        )
     xp, (n, h, w, c) = x.backend.xp, x.shape
     view = windows(xp, pad_image(xp, x.data, g, value=-np.inf), g)
     oh, ow, kh, kw = view.shape[1:5]
