@@ -90,6 +90,7 @@ def main() -> int:
     batches = data.Batches(len(line), args.batch, args.seed)
     parts = {"g": generator, "d": discriminator, "adam_g": adam_g, "adam_d": adam_d}
     parts["batches"] = batches
+    decay = [optim.LinearLR(adam, args.steps, start=args.steps // 2) for adam in (adam_g, adam_d)]
     first = training.resume(run, parts) if args.resume else 0
 
     for step in run.steps(first):
@@ -116,6 +117,8 @@ def main() -> int:
         (g_gan + g_l1 * L1_WEIGHT).backward()
         adam_g.step()
         discriminator.requires_grad_(True)
+        for schedule in decay:
+            schedule.step()
 
         run.log(step, d_real=d_real.item(), d_fake=d_fake.item(), g=g_gan.item(), l1=g_l1.item())
         if run.due(step, every=50):
