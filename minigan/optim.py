@@ -22,6 +22,7 @@ class Optimizer:
     Attributes:
         lr: the learning rate; a schedule may change it between steps.
         steps: how many steps were taken.
+        updates: for each parameter, in how many of them it had a gradient.
         memory: for each name in `memory_names`, one array per parameter.
     """
 
@@ -40,14 +41,15 @@ class Optimizer:
         if not (math.isfinite(lr) and lr >= 0):
             raise ValueError(f"{who}: lr must be a finite number >= 0, got {lr}")
         self.lr, self.steps = lr, 0
+        self.updates = [0] * len(self.params)
         self.memory = {
             name: [p.backend.xp.zeros_like(p.data) for p in self.params]
             for name in self.memory_names
         }
         self._scratch: dict[Any, Any] = {}
 
-    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
-        """Change the array `p` in place by its gradient `g`; `a` and `b` are scratch like p."""
+    def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
+        """Change the array `p` in place by `g`, its t-th gradient; `a` and `b` are scratch."""
         raise NotImplementedError(f"{type(self).__name__}: update is not written")
 
     def step(self) -> None:
@@ -56,8 +58,9 @@ class Optimizer:
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
+            self.updates[i] += 1
             memory = {name: arrays[i] for name, arrays in self.memory.items()}
-            self.update(p.data, p.grad, memory, *self._two_like(p))
+            self.update(p.data, p.grad, memory, self.updates[i], *self._two_like(p))
             p.bump_version()
 
     def _two_like(self, p: Tensor) -> tuple[Any, Any]:
@@ -74,8 +77,9 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step count, the learning rate and the memory (host arrays, "name.index")."""
+        """Return the counts, the learning rate and the memory (host arrays, "name.index")."""
         state: dict[str, Any] = {"steps": self.steps, "lr": float(self.lr)}
+        state["updates"] = list(self.updates)
         for name, arrays in self.memory.items():
             for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
                 state[f"{name}.{i}"] = np.array(p.backend.to_host(array))
@@ -99,6 +103,7 @@ class Optimizer:
             listed = "\n  ".join(problems)
             raise ValueError(f"load_state_dict: {type(self).__name__} cannot take it:\n  {listed}")
         self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        self.updates = [int(count) for count in state["updates"]]
         for name, arrays in self.memory.items():
             for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
                 array[...] = p.backend.from_host(np.asarray(state[f"{name}.{i}"], p.dtype))
@@ -117,6 +122,7 @@ class SGD(Optimizer):
         params: Iterable[Tensor],
         lr: float = 1e-3,
         momentum: float = 0.0,
+        *,
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
@@ -126,7 +132,7 @@ class SGD(Optimizer):
         self.memory_names = ("velocity",) if momentum else ()
         super().__init__(params, lr)
 
-    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+    def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
         if self.weight_decay:
             a[...] = p
             a *= self.weight_decay
@@ -169,7 +175,7 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(params, lr)
 
-    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+    def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
         g = self.decay(p, g, b)
         m, v, (beta1, beta2) = memory["m"], memory["v"], self.betas
         xp = backends.of(p).xp
@@ -181,10 +187,10 @@ class Adam(Optimizer):
         a *= 1 - beta2
         v += a
         xp.sqrt(v, out=a)
-        a *= 1 / math.sqrt(1 - beta2**self.steps)
+        a *= 1 / math.sqrt(1 - beta2**t)
         a += self.eps
         xp.divide(m, a, out=a)
-        a *= self.lr / (1 - beta1**self.steps)
+        a *= self.lr / (1 - beta1**t)
         p -= a
 
     def decay(self, p: Any, g: Any, scratch: Any) -> Any:
@@ -229,7 +235,7 @@ class RMSprop(Optimizer):
         self.alpha, self.eps = alpha, eps
         super().__init__(params, lr)
 
-    def update(self, p: Any, g: Any, memory: dict[str, Any], a: Any, b: Any) -> None:
+    def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
         v, xp = memory["v"], backends.of(p).xp
         v *= self.alpha
         xp.multiply(g, g, out=a)

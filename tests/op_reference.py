@@ -92,13 +92,13 @@ def interpolate(x, size, mode, align_corners):
         if mode == "nearest":
             y[:, i, j] = x[:, int(i * h / size[0] + 1e-9), int(j * w / size[1] + 1e-9)]
             continue
-        (t, above, below), (l, before, behind) = (
+        (down, above, below), (right, before, behind) = (
             _between(i, h, size[0], align_corners),
             _between(j, w, size[1], align_corners),
         )
-        top = (1 - l) * x[:, above, before] + l * x[:, above, behind]
-        bottom = (1 - l) * x[:, below, before] + l * x[:, below, behind]
-        y[:, i, j] = (1 - t) * top + t * bottom
+        top = (1 - right) * x[:, above, before] + right * x[:, above, behind]
+        bottom = (1 - right) * x[:, below, before] + right * x[:, below, behind]
+        y[:, i, j] = (1 - down) * top + down * bottom
     return y
 
 

@@ -57,9 +57,7 @@ def conv_transpose2d_case(draw):
     sides = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     full = [
         (n - 1) * s + e + more
-        for n, s, e, more in zip(
-            sides, as_pair(stride), span(kernel, dilation), extra, strict=True
-        )
+        for n, s, e, more in zip(sides, as_pair(stride), span(kernel, dilation), extra, strict=True)
     ]
     padding = tuple(draw(st.integers(0, min(2, (n - 1) // 2))) for n in full)
     c, o = groups * draw(st.integers(1, 2)), draw(st.integers(1, 2))

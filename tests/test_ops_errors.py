@@ -88,10 +88,9 @@ ERRORS = {
         "batch_norm: operand 0 (4, 2) is float32, operand 1 (2,) is float64",
     ),
     "int and float": (
-        lambda: t(2) * np.arange(2) @ mg.tensor(np.arange(2)),
+        lambda: t(2, 2) @ mg.tensor(np.eye(2, dtype=np.int64)),
         TypeError,
-        "matmul: operand 0",
-        "is int64: convert one with .astype",
+        "matmul: operand 0 (2, 2) is float32, operand 1 (2, 2) is int64: convert one with .astype",
     ),
     "astype": (lambda: t(2).astype(np.float16), TypeError, "astype: float16 is not a type"),
     # reductions
@@ -160,7 +159,12 @@ ERRORS = {
     "index array": (lambda: t(3)[[0, 4]], IndexError, "getitem:", "out of bounds", "shape (3,)"),
     "index too many": (lambda: t(3)[0, 0], IndexError, "getitem: too many indices", "shape (3,)"),
     "index float": (lambda: t(3)[1.0], IndexError, "getitem: only integers", "shape (3,)"),
-    "index floats": (lambda: t(3)[[0.5]], IndexError, "getitem: an index must be integers", "float"),
+    "index floats": (
+        lambda: t(3)[[0.5]],
+        IndexError,
+        "getitem: an index must be integers",
+        "float",
+    ),
     "index mask": (lambda: t(3)[np.ones(4, bool)], IndexError, "getitem: boolean index did not"),
     "embedding floats": (
         lambda: F.embedding([0.5], t(3, 2)),

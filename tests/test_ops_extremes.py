@@ -187,7 +187,9 @@ def test_gradients_of_batch_norm_far_from_zero(shape, recorded, centre):
         cotangent = mg.tensor(v, dtype=dtype)
         return [g.numpy() for g in mg.grad(y, leaves, cotangent, create_graph=recorded)]
 
-    for found, expected in zip(gradients(single, np.float32), gradients(exact, np.float64), strict=True):
+    for found, expected in zip(
+        gradients(single, np.float32), gradients(exact, np.float64), strict=True
+    ):
         assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
 
 

@@ -238,11 +238,22 @@ def test_a_state_is_a_copy_of_plain_arrays_and_numbers():
     optimizer = optim.Adam(params)
     run(optimizer, 0, 1)
     state = optimizer.state_dict()
-    assert set(state) == {"steps", "lr", *(f"{name}.{i}" for name in "mv" for i in range(3))}
-    assert (state["steps"], state["lr"]) == (1, 1e-3)
+    arrays = {f"{name}.{i}" for name in "mv" for i in range(3)}
+    assert set(state) == {"steps", "lr", "updates", *arrays}
+    assert (state["steps"], state["lr"], state["updates"]) == (1, 1e-3, [1, 1, 1])
     kept = state["m.0"].copy()
     run(optimizer, 1, 2)
     np.testing.assert_array_equal(state["m.0"], kept)
+
+
+def test_a_parameter_thawed_late_is_corrected_for_its_own_count():
+    early, late = params = parameters(shapes=((3,), (3,)))
+    optimizer = optim.Adam(params, lr=0.1)
+    first, gs = late.numpy(), [np.full(3, 2.0), np.full(3, -1.0)]
+    for step, g in enumerate([None, None, *gs]):
+        early.grad, late.grad = np.ones(3) * step, g
+        optimizer.step()
+    np.testing.assert_allclose(late.numpy(), adam(first, gs, lr=0.1), rtol=1e-12)
 
 
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():

@@ -22,7 +22,7 @@ def interpolate(
     Args:
         x: (N, H, W, C).
         size: (OH, OW) in pixels, or one number for both.
-        scale_factor: the alternative to `size`.
+        scale_factor: the alternative to `size`; sizes that do not come out whole are cut off.
         mode: "nearest" or "bilinear".
         align_corners: for bilinear, whether the corner pixels' centres keep their places; by
             default the images' outer edges do.
@@ -36,27 +36,32 @@ def interpolate(
     if mode not in ("nearest", "bilinear"):
         raise ValueError(f"interpolate: mode {mode!r} is unknown: use 'nearest' or 'bilinear'")
     n, h, w, c = x.shape
+    if 0 in x.shape[1:3]:
+        raise ValueError(f"interpolate: images without pixels, input {x.shape}")
     if size is None:
         by = scale_factor if isinstance(scale_factor, (tuple, list)) else (scale_factor,) * 2
         size = int(h * by[0]), int(w * by[1])
     oh, ow = as_pair(size, "interpolate", "size", 1)
-    if 0 in x.shape[1:3]:
-        raise ValueError(f"interpolate: images without pixels, input {x.shape}")
+    by = (oh / h, ow / w) if scale_factor is None else by
     if mode == "bilinear":
-        return separable(x, _lines(h, oh, align_corners), _lines(w, ow, align_corners))
+        down, across = _lines(h, oh, by[0], align_corners), _lines(w, ow, by[1], align_corners)
+        return separable(x, down, across)
     if oh % h == 0 and ow % w == 0:
         x = broadcast_to(reshape(x, (n, h, 1, w, 1, c)), (n, h, oh // h, w, ow // w, c))
         return reshape(x, (n, oh, ow, c))
-    rows, across = np.arange(oh) * h // oh, np.arange(ow) * w // ow
+    rows, across = (
+        np.minimum(np.floor(np.arange(parts) / scale).astype(int), pixels - 1)
+        for parts, scale, pixels in ((oh, by[0], h), (ow, by[1], w))
+    )
     return getitem(x, (slice(None), rows[:, None], across))
 
 
-def _lines(n: int, parts: int, align_corners: bool) -> np.ndarray:
+def _lines(n: int, parts: int, scale: float, align_corners: bool) -> np.ndarray:
     """Return the matrix (parts, n) that interpolates a line of n pixels at `parts` places."""
     if align_corners:
         places = np.linspace(0, n - 1, parts) if parts > 1 else np.zeros(1)
     else:
-        places = np.clip((np.arange(parts) + 0.5) * n / parts - 0.5, 0, n - 1)
+        places = np.clip((np.arange(parts) + 0.5) / scale - 0.5, 0, n - 1)
     left = np.minimum(places.astype(int), max(n - 2, 0))
     rows = np.zeros((parts, n))
     rows[np.arange(parts), left] = 1 - (places - left)
