@@ -84,17 +84,18 @@ def adaptive_avg_pool2d(x, size):
     return y
 
 
-def interpolate(x, size, mode, align_corners):
+def interpolate(x, size, scale, mode, align_corners):
     """Every output pixel looks up its place in the input."""
     y = np.zeros((x.shape[0], *size, x.shape[3]))
     h, w = x.shape[1:3]
     for i, j in np.ndindex(*size):
         if mode == "nearest":
-            y[:, i, j] = x[:, int(i * h / size[0] + 1e-9), int(j * w / size[1] + 1e-9)]
+            row, col = int(i / scale[0] + 1e-9), int(j / scale[1] + 1e-9)
+            y[:, i, j] = x[:, min(row, h - 1), min(col, w - 1)]
             continue
         (down, above, below), (right, before, behind) = (
-            _between(i, h, size[0], align_corners),
-            _between(j, w, size[1], align_corners),
+            _between(i, h, size[0], scale[0], align_corners),
+            _between(j, w, size[1], scale[1], align_corners),
         )
         top = (1 - right) * x[:, above, before] + right * x[:, above, behind]
         bottom = (1 - right) * x[:, below, before] + right * x[:, below, behind]
@@ -102,12 +103,12 @@ def interpolate(x, size, mode, align_corners):
     return y
 
 
-def _between(i, n, count, align_corners):
+def _between(i, n, count, scale, align_corners):
     """Where output pixel i of `count` lies among n: the share of the second, and both indices."""
     if align_corners:
         place = i * (n - 1) / (count - 1) if count > 1 else 0.0
     else:
-        place = min(max((i + 0.5) * n / count - 0.5, 0), n - 1)
+        place = min(max((i + 0.5) / scale - 0.5, 0), n - 1)
     first = int(place + 1e-12)
     return place - first, first, min(first + 1, n - 1)
 

@@ -154,16 +154,18 @@ def interpolate_case(draw):
     mode = draw(st.sampled_from(["nearest", "bilinear"]))
     align = mode == "bilinear" and draw(st.booleans())
     shape = draw(images())
+    sides = shape[1:3]
     if draw(st.booleans()):
         size = draw(small_pair(1, 7))
         options, target = {"size": size}, as_pair(size)
+        scale = tuple(m / n for m, n in zip(target, sides, strict=True))
     else:
-        factor = draw(st.sampled_from([2, (1, 3), (2.5, 2), 3]))
-        by = as_pair(factor)
-        options, target = {"scale_factor": factor}, (int(shape[1] * by[0]), int(shape[2] * by[1]))
+        factor = draw(st.sampled_from([2, (1, 3), (2.5, 2), 2.4, 3]))
+        options, scale = {"scale_factor": factor}, as_pair(factor)
+        target = tuple(int(n * s) for n, s in zip(sides, scale, strict=True))
     return Case(
         lambda x: F.interpolate(x, mode=mode, align_corners=align, **options),
-        lambda x: reference.interpolate(x, target, mode, align),
+        lambda x: reference.interpolate(x, target, scale, mode, align),
         draw_inputs(draw, shape),
         f"interpolate {options} {mode} align_corners={align}",
     )
@@ -219,7 +221,7 @@ def batch_norm_case(draw):
     stored = np.array([0.3, -0.2, 0.1])[:channels], np.array([0.7, 1.5, 0.9])[:channels]
 
     def call(x, weight, bias):
-        mean, var = (mg.Tensor(s.copy(), dtype=x.dtype) for s in stored)
+        mean, var = (mg.Tensor(s.copy(), dtype=x.dtype, device=x.device) for s in stored)
         return F.batch_norm(x, mean, var, weight, bias, training=training, eps=eps)
 
     def expected(x):

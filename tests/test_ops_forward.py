@@ -174,6 +174,17 @@ def test_batch_norm_moves_the_running_averages_as_pytorch_does():
     assert np.array_equal(var.numpy(), before[1])
 
 
+def test_nearest_takes_the_pixel_at_the_place_divided_by_the_scale():
+    def column(n, **options):
+        x = mg.tensor(np.arange(n, dtype=float).reshape(1, n, 1, 1))
+        return F.interpolate(x, **options).numpy()[0, :, 0, 0].tolist()
+
+    assert column(2, scale_factor=(2.4, 1)) == [0, 0, 0, 1]
+    assert column(2, scale_factor=(2.0, 1)) == [0, 0, 1, 1]
+    for n, parts in ((14, 18), (14, 58), (7, 3), (3, 7), (5, 5)):  # 9 / (18 / 14) < 7 in float64
+        assert column(n, size=(parts, 1)) == [i * n // parts for i in range(parts)]
+
+
 def test_reshape_and_slices_share_memory_while_arrays_as_index_copy():
     x = rows()
     for view in (x.reshape(3, 2), x.T, x[0], x[:, ::-1], x.expand_dims(0), x.flip()):

@@ -46,11 +46,11 @@ def interpolate(
     if mode == "bilinear":
         down, across = _lines(h, oh, by[0], align_corners), _lines(w, ow, by[1], align_corners)
         return separable(x, down, across)
-    if oh % h == 0 and ow % w == 0:
+    if tuple(by) == (oh // h, ow // w):  # whole factors
         x = broadcast_to(reshape(x, (n, h, 1, w, 1, c)), (n, h, oh // h, w, ow // w, c))
         return reshape(x, (n, oh, ow, c))
-    rows, across = (
-        np.minimum(np.floor(np.arange(parts) / scale).astype(int), pixels - 1)
+    rows, across = (  # a little more, since a quotient that should be whole may be rounded down
+        np.minimum((np.arange(parts) / scale + 1e-9).astype(int), pixels - 1)
         for parts, scale, pixels in ((oh, by[0], h), (ow, by[1], w))
     )
     return getitem(x, (slice(None), rows[:, None], across))
