@@ -164,7 +164,7 @@ def _common_dtype(op: Op, inputs: Sequence[Tensor]) -> Any:
     if any(t.dtype != dtype for t in inputs):
         types = ", ".join(f"operand {i} {t.shape} is {t.dtype}" for i, t in enumerate(inputs))
         raise TypeError(f"{op.name()}: {types}: convert one with .astype(dtype)")
-    if not op.changes_dtype:
+    if not (op.changes_dtype or op.view):  # whole numbers can be moved about, not computed with
         backends.check_float(dtype, op.name())
     return dtype
 

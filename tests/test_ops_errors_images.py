@@ -180,3 +180,14 @@ def test_a_refused_batch_leaves_the_running_averages_alone():
     with pytest.raises(ValueError, match="no variance"):
         F.batch_norm(t(1, 3) * 5.0, mean, var, training=True)
     assert mean.numpy().tolist() == var.numpy().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("stride", [None, "2", 1.5, (1, 2, 3), (1, None)])
+def test_a_stride_that_is_no_whole_number_is_named(stride):
+    with pytest.raises(ValueError, match=r"avg_pool2d: stride|conv2d: stride must be one or two"):
+        F.conv2d(mg.Tensor(np.zeros((1, 5, 5, 2))), mg.Tensor(np.zeros((3, 3, 2, 1))), None, stride)
+
+
+def test_an_array_where_a_tensor_is_due_is_named():
+    with pytest.raises(TypeError, match="max_pool2d: needs a Tensor of images"):
+        F.max_pool2d(np.zeros((1, 4, 4, 1)), 2)

@@ -149,10 +149,6 @@ def test_power_of_zero_to_zero_has_finite_slopes():
 
 # Normalisation far from zero: mean 1000, σ 0.1, where E[x²] − E[x]² keeps no digit in float32
 
-ROUNDED_MEAN = pytest.mark.xfail(
-    reason="norm.py: backward centres on the rounded mean, which a constant cotangent multiplies",
-    strict=False,
-)
 FAR_SHAPES = pytest.mark.parametrize("shape", [(64, 3), (16, 8, 8, 4), (64, 32, 32, 4)], ids=str)
 
 
@@ -175,7 +171,7 @@ def test_batch_norm_far_from_zero(shape):
 
 @FAR_SHAPES
 @pytest.mark.parametrize("recorded", [False, True], ids=["fused", "recorded"])
-@pytest.mark.parametrize("centre", [0.0, pytest.param(1.0, marks=ROUNDED_MEAN)])
+@pytest.mark.parametrize("centre", [0.0, 1.0])
 def test_gradients_of_batch_norm_far_from_zero(shape, recorded, centre):
     single, exact = far_batch(shape)
     rng = np.random.default_rng(1)

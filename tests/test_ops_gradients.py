@@ -38,7 +38,6 @@ def test_third_derivatives(name, data):
     mg.gradcheck(case.call, case.inputs, order=3)
 
 
-@pytest.mark.xfail(reason="conv_transpose2d: output_padding >= stride breaks backward", strict=True)
 @pytest.mark.parametrize(("padding", "output_padding"), [(0, 1), (1, (1, 2)), ((0, 1), 2)])
 def test_output_padding_from_the_stride_up_to_the_dilation(padding, output_padding):
     rng = np.random.default_rng(0)

@@ -446,3 +446,12 @@ def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'minigan' has no attribute 'tensors'"):
         _ = mg.tensors
     assert mg.models.__name__ == "minigan.models"
+
+
+def test_whole_numbers_can_be_moved_about_but_not_computed_with():
+    labels = mg.tensor(np.array([3, 1, 2]))
+    assert labels[np.array([2, 0])].numpy().tolist() == [2, 3]
+    assert [int(label) for label in labels] == [3, 1, 2]
+    assert labels.reshape(3, 1).shape == (3, 1)
+    with pytest.raises(TypeError, match="mul: int64 is not a type minigan computes in"):
+        labels * 2

@@ -19,6 +19,7 @@ Groups are a stack of independent products: G stands first, (G, rows, K) @ (G, K
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,9 +130,9 @@ def batches(y: Any, columns: int) -> Iterator[tuple[slice, slice]]:
 class ConvOp(Op):
     """What the three share: `self.geometry`, and columns in a buffer that is used again."""
 
-    def columns(self, padded, images):
-        """Return the columns of some images, (G, rows, KH·KW·C/G)."""
-        g, view = self.geometry, windows(self.xp, padded[images], self.geometry)
+    def columns(self, padded, images, oh, ow):
+        """Return the columns of the first oh·ow windows of some images, (G, rows, KH·KW·C/G)."""
+        g, view = self.geometry, windows(self.xp, padded[images], self.geometry)[:, :oh, :ow]
         n, oh, ow, kh, kw, c = view.shape
         shape = (g.groups, n, oh, ow, kh, kw, c // g.groups)
         buffer = getattr(self, "buffer", None)
@@ -148,15 +149,15 @@ class ConvOp(Op):
 
 
 class Conv2d(ConvOp):
-    """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O)."""
+    """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O): `size` (OH, OW)."""
 
     def forward(self, x, w):
         self.save(0, 1)
         g, xp = self.geometry, self.xp
-        y = xp.empty((len(x), *g.output_size(*x.shape[1:3]), w.shape[3]), dtype=x.dtype)
+        y = xp.empty((len(x), *self.size, w.shape[3]), dtype=x.dtype)
         padded, weight, out = pad_image(xp, x, g), weight_matrix(w, g), pixel_matrix(y, g)
         for images, rows in batches(y, weight.shape[1] * g.groups):
-            xp.matmul(self.columns(padded, images), weight, out=out[:, rows])
+            xp.matmul(self.columns(padded, images, *self.size), weight, out=out[:, rows])
         return self.done(y)
 
     def backward(self, gy):
@@ -185,7 +186,7 @@ class ConvTranspose2d(ConvOp):
 
     def backward(self, gx):
         y, w = self.saved()
-        gy = Conv2d(geometry=self.geometry)(gx, w) if self.needs[0] else None
+        gy = Conv2d(geometry=self.geometry, size=y.shape[1:3])(gx, w) if self.needs[0] else None
         gw = ConvWeight(geometry=self.geometry)(gx, y) if self.needs[1] else None
         return gy, gw
 
@@ -200,14 +201,15 @@ class ConvWeight(ConvOp):
         w = xp.zeros((g.groups, kh * kw * c, o // g.groups), dtype=x.dtype)
         padded, pixels = pad_image(xp, x, g), pixel_matrix(y, g)
         for images, rows in batches(y, kh * kw * c * g.groups):
-            w += xp.matmul(self.columns(padded, images).transpose(0, 2, 1), pixels[:, rows])
+            columns = self.columns(padded, images, *y.shape[1:3])
+            w += xp.matmul(columns.transpose(0, 2, 1), pixels[:, rows])
         return self.done(w.transpose(1, 0, 2).reshape(kh, kw, c, o))
 
     def backward(self, gw):
         x, y = self.saved()
         g = self.geometry
         gx = ConvTranspose2d(geometry=g, size=x.shape[1:3])(y, gw) if self.needs[0] else None
-        gy = Conv2d(geometry=g)(x, gw) if self.needs[1] else None
+        gy = Conv2d(geometry=g, size=y.shape[1:3])(x, gw) if self.needs[1] else None
         return gx, gy
 
 
@@ -218,7 +220,8 @@ def as_pair(value: Pair, who: str, name: str, least: int) -> tuple[int, int]:
         ValueError: anything else.
     """
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or any(int(v) != v or v < least for v in pair):
+    whole = all(isinstance(v, numbers.Real) and v == int(v) and v >= least for v in pair)
+    if len(pair) != 2 or not whole:
         raise ValueError(
             f"{who}: {name} must be one or two whole numbers >= {least}, got {value!r}"
         )
@@ -242,6 +245,8 @@ def geometry(
 
 def check_image(x: Tensor, who: str, g: Geometry | None = None) -> None:
     """Raise ValueError unless x is (N, H, W, C), and large enough for a window of `g`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{who}: needs a Tensor of images (N, H, W, C), got {type(x).__name__}")
     if x.ndim != 4:
         raise ValueError(f"{who}: needs images (N, H, W, C), got a tensor of shape {x.shape}")
     if g is None:
@@ -312,7 +317,8 @@ def conv2d(
     g = geometry("conv2d", _kernel("conv2d", weight), stride, padding, dilation, groups)
     _check_weight("conv2d", x, weight, g.groups, axis=2)
     check_image(x, "conv2d", g)
-    return _with_bias("conv2d", Conv2d(geometry=g)(x, weight), bias)
+    y = Conv2d(geometry=g, size=g.output_size(*x.shape[1:3]))(x, weight)
+    return _with_bias("conv2d", y, bias)
 
 
 def conv_transpose2d(

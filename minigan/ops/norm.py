@@ -26,10 +26,10 @@ class BatchNorm(Op):
     def forward(self, x, gamma, beta):
         self.save(0, 1)
         rows = x.reshape(-1, x.shape[-1])
-        near = column_means(rows)
-        y = rows - near
-        left = column_means(y)  # what rounding left of the mean
-        self.mean = near + left
+        self.near = column_means(rows)  # the mean is near + left: far from zero, the rounded sum
+        y = rows - self.near  # of the two would be off by more than the data vary
+        self.left = left = column_means(y)
+        self.mean = self.near + left
         self.variance = column_dots(self.xp, y, y) / len(rows) - left * left
         self.inv_std = 1 / self.xp.sqrt(self.variance + x.dtype.type(self.eps))
         scale = self.inv_std * gamma
@@ -49,15 +49,16 @@ class BatchNorm(Op):
     def fused_backward(self, gy):
         x, gamma = (t.data for t in self.saved())
         rows, g_rows = x.reshape(-1, x.shape[-1]), gy.reshape(-1, x.shape[-1])
-        m, scale = len(rows), gamma * self.inv_std
-        centred = rows - self.mean
+        m = len(rows)
+        gx = rows - self.near
         g_beta = column_means(g_rows) * m
-        g_gamma = column_dots(self.xp, g_rows, centred) * self.inv_std
-        centred *= self.inv_std * g_gamma * (-1 / m)
-        centred += g_rows
-        centred -= g_beta * (1 / m)
-        centred *= scale
-        return centred.reshape(x.shape), g_gamma, g_beta
+        g_gamma = (column_dots(self.xp, g_rows, gx) - self.left * g_beta) * self.inv_std
+        slope = self.inv_std * g_gamma * (-1 / m)
+        gx *= slope
+        gx += g_rows
+        gx -= g_beta * (1 / m) + self.left * slope
+        gx *= gamma * self.inv_std
+        return gx.reshape(x.shape), g_gamma, g_beta
 
 
 def column_means(rows: Any) -> Any:
@@ -82,6 +83,7 @@ def normalize(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Ten
         ValueError: over no elements.
     """
     centred = x - mean(x, axes, keepdims=True)
+    centred = centred - mean(centred, axes, keepdims=True)  # what rounding left of the mean
     inv_std = 1.0 / sqrt(mean(centred * centred, axes, keepdims=True) + eps)
     return centred * inv_std, inv_std
 
