@@ -5,14 +5,14 @@
 The generator turns a drawing into a coloured one. The discriminator sees a drawing and a colouring
 of it, and says whether the artist made it. Each learns from the other.
 
-Cost: about five minutes and 1 GB of memory on two cores for the default 1,000 steps at 64x64.
-Look at runs/colorize/samples.png while it runs: after 50 steps skin-coloured smudges, after 300
-faces are yellow and leaves are green, and at the end most of the emoji that the network has never
-seen look plausible. metrics.json compares them with two baselines: leaving the drawing as it is,
-and painting everything in the mean colour.
+Cost: about five minutes and 1 GB of memory on two cores, for the default 1,000 steps at 64x64.
+Look at runs/colorize/samples.png while it runs: at first everything is a beige smudge, then faces
+and hands turn yellow, and the colours get clean in the second half, as the learning rate falls.
+What could be anything, like a plain square, stays murky. metrics.json compares the result with two
+baselines: leaving the drawing as it is, and painting everything in the mean colour.
 
 `--model article` trains the article's own two networks instead, at 100x100. As printed (64 wide,
-batch 32) a step takes about half a minute; try --width 16 --batch 8.
+batch 32) a step takes long; --width 16 --batch 8 makes it affordable.
 """
 
 import argparse
