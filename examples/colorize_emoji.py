@@ -5,7 +5,7 @@
 The generator turns a drawing into a coloured one. The discriminator sees a drawing and a colouring
 of it, and says whether the artist made it. Each learns from the other.
 
-Cost: about five minutes and 1 GB of memory on two cores, for the default 1,000 steps at 64x64.
+Cost: about five minutes and half a GB of memory on two cores, for the default 1,000 steps at 64x64.
 Look at runs/colorize/samples.png while it runs: at first everything is a beige smudge, then faces
 and hands turn yellow, and the colours get clean in the second half, as the learning rate falls.
 What could be anything, like a plain square, stays murky. metrics.json compares the result with two
