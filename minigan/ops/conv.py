@@ -30,7 +30,7 @@ from minigan.tensor import Tensor, lift
 
 Pair = int | tuple[int, int]
 
-COLUMN_BYTES = 1 << 24  # columns made at a time: more falls out of the cache, less starves BLAS
+COLUMN_BYTES = 1 << 22  # columns made at a time: more falls out of the cache, less starves BLAS
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,15 @@ def windows(xp: Any, padded: Any, g: Geometry) -> Any:
     )
 
 
-def scatter_windows(patches: Any, images: Any, g: Geometry) -> None:
-    """Add windows (N, OH, OW, KH, KW, ...) to the images they were cut from, without padding."""
+def scatter_windows(patches: Any, images: Any, g: Geometry, top: int = 0) -> None:
+    """Add windows (N, OH, OW, KH, KW, ...) to the images they were cut from, without padding.
+
+    `top` is the number of the first row of windows, where they are only some of an image's.
+    """
     (kh, kw), (dh, dw), (ph, pw) = g.kernel, g.dilation, g.padding
     for i in range(kh):
-        down, rows = _landing(patches.shape[1], images.shape[1], g.stride[0], i * dh - ph)
+        offset = top * g.stride[0] + i * dh - ph
+        down, rows = _landing(patches.shape[1], images.shape[1], g.stride[0], offset)
         for j in range(kw):
             across, cols = _landing(patches.shape[2], images.shape[2], g.stride[1], j * dw - pw)
             images[:, rows, cols] += patches[:, down, across, i, j]
@@ -114,33 +118,39 @@ def pixel_matrix(y: Any, g: Geometry) -> Any:
     return y.reshape(-1, g.groups, y.shape[3] // g.groups).transpose(1, 0, 2)
 
 
-def batches(y: Any, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch of results (N, OH, OW, O) into runs of images whose columns fit the cache.
+def chunks(y: Any, columns: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a batch of results (N, OH, OW, O) into pieces whose columns fit the cache.
 
-    Yields the slice of images, and the slice of rows that they are in the matrix product.
+    Some images at a time, or some rows of one that is too large. Yields the slices of images and
+    of rows, and the slice that they are of the matrix product's N·OH·OW rows.
     """
     n, oh, ow, _ = y.shape
-    pixels = oh * ow
-    step = max(1, COLUMN_BYTES // max(1, pixels * columns * y.dtype.itemsize))
-    for start in range(0, n, step):
-        stop = min(n, start + step)
-        yield slice(start, stop), slice(start * pixels, stop * pixels)
+    fit = max(1, COLUMN_BYTES // max(1, ow * columns * y.dtype.itemsize))  # rows of an image
+    images, rows = max(1, fit // max(1, oh)), min(fit, oh)
+    for first in range(0, n, images):
+        last = min(n, first + images)
+        for top in range(0, oh, max(1, rows)):
+            bottom = min(oh, top + rows)
+            start = (first * oh + top) * ow
+            size = (last - first) * (bottom - top) * ow
+            yield slice(first, last), slice(top, bottom), slice(start, start + size)
 
 
 class ConvOp(Op):
     """What the three share: `self.geometry`, and columns in a buffer that is used again."""
 
-    def columns(self, padded, images, oh, ow):
-        """Return the columns of the first oh·ow windows of some images, (G, rows, KH·KW·C/G)."""
-        g, view = self.geometry, windows(self.xp, padded[images], self.geometry)[:, :oh, :ow]
+    def columns(self, view):
+        """Return windows (n, oh, ow, KH, KW, C) as columns, (G, n·oh·ow, KH·KW·C/G)."""
+        groups = self.geometry.groups
         n, oh, ow, kh, kw, c = view.shape
-        shape = (g.groups, n, oh, ow, kh, kw, c // g.groups)
-        buffer = getattr(self, "buffer", None)
-        if buffer is None or buffer.shape != shape:
-            buffer = self.buffer = self.xp.empty(shape, dtype=padded.dtype)
-        by_group = view.reshape(*view.shape[:5], g.groups, c // g.groups) if g.groups > 1 else None
-        buffer[...] = view if by_group is None else by_group.transpose(5, 0, 1, 2, 3, 4, 6)
-        return buffer.reshape(g.groups, n * oh * ow, -1)
+        if groups > 1:
+            view = view.reshape(n, oh, ow, kh, kw, groups, c // groups)
+            view = view.transpose(5, 0, 1, 2, 3, 4, 6)
+        if getattr(self, "buffer", None) is None:  # the first piece is the largest
+            self.buffer = self.xp.empty(view.size, dtype=view.dtype)
+        columns = self.buffer[: view.size]
+        columns.reshape(view.shape)[...] = view
+        return columns.reshape(groups, n * oh * ow, -1)
 
     def done(self, result):
         """Let go of the buffer before the op becomes a node of the graph."""
@@ -153,11 +163,12 @@ class Conv2d(ConvOp):
 
     def forward(self, x, w):
         self.save(0, 1)
-        g, xp = self.geometry, self.xp
-        y = xp.empty((len(x), *self.size, w.shape[3]), dtype=x.dtype)
-        padded, weight, out = pad_image(xp, x, g), weight_matrix(w, g), pixel_matrix(y, g)
-        for images, rows in batches(y, weight.shape[1] * g.groups):
-            xp.matmul(self.columns(padded, images, *self.size), weight, out=out[:, rows])
+        g, xp, (oh, ow) = self.geometry, self.xp, self.size
+        y = xp.empty((len(x), oh, ow, w.shape[3]), dtype=x.dtype)
+        view = windows(xp, pad_image(xp, x, g), g)[:, :oh, :ow]
+        weight, out = weight_matrix(w, g), pixel_matrix(y, g)
+        for images, rows, pixels in chunks(y, weight.shape[1] * g.groups):
+            xp.matmul(self.columns(view[images, rows]), weight, out=out[:, pixels])
         return self.done(y)
 
     def backward(self, gy):
@@ -178,10 +189,11 @@ class ConvTranspose2d(ConvOp):
         by_group = x.reshape(*x.shape[:3], g.groups, w.shape[2])
         weight = weight_matrix(w, g).transpose(0, 2, 1)
         pixels = pixel_matrix(y, g)
-        for images, rows in batches(y, weight.shape[2] * g.groups):
-            columns = xp.matmul(pixels[:, rows], weight)
-            patches = columns.reshape(g.groups, -1, *y.shape[1:3], *w.shape[:3])
-            scatter_windows(patches.transpose(1, 2, 3, 4, 5, 0, 6), by_group[images], g)
+        for images, rows, some in chunks(y, weight.shape[2] * g.groups):
+            columns = xp.matmul(pixels[:, some], weight)
+            shape = (g.groups, -1, rows.stop - rows.start, y.shape[2], *w.shape[:3])
+            patches = columns.reshape(shape).transpose(1, 2, 3, 4, 5, 0, 6)
+            scatter_windows(patches, by_group[images], g, rows.start)
         return x
 
     def backward(self, gx):
@@ -199,10 +211,11 @@ class ConvWeight(ConvOp):
         g, xp = self.geometry, self.xp
         (kh, kw), c, o = g.kernel, x.shape[3] // g.groups, y.shape[3]
         w = xp.zeros((g.groups, kh * kw * c, o // g.groups), dtype=x.dtype)
-        padded, pixels = pad_image(xp, x, g), pixel_matrix(y, g)
-        for images, rows in batches(y, kh * kw * c * g.groups):
-            columns = self.columns(padded, images, *y.shape[1:3])
-            w += xp.matmul(columns.transpose(0, 2, 1), pixels[:, rows])
+        view = windows(xp, pad_image(xp, x, g), g)[:, : y.shape[1], : y.shape[2]]
+        out = pixel_matrix(y, g)
+        for images, rows, pixels in chunks(y, kh * kw * c * g.groups):
+            columns = self.columns(view[images, rows])
+            w += xp.matmul(columns.transpose(0, 2, 1), out[:, pixels])
         return self.done(w.transpose(1, 0, 2).reshape(kh, kw, c, o))
 
     def backward(self, gw):
