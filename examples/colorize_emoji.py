@@ -89,8 +89,8 @@ def main() -> int:
     adam_d = optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     batches = data.Batches(len(line), args.batch, args.seed)
     parts = {"g": generator, "d": discriminator, "adam_g": adam_g, "adam_d": adam_d}
-    parts["batches"] = batches
-    decay = [optim.LinearLR(adam, args.steps, start=args.steps // 2) for adam in (adam_g, adam_d)]
+    decay = [optim.LinearDecay(adam, args.steps, args.steps // 2) for adam in (adam_g, adam_d)]
+    parts |= {"batches": batches, "decay_g": decay[0], "decay_d": decay[1]}
     first = training.resume(run, parts) if args.resume else 0
 
     for step in run.steps(first):
@@ -121,12 +121,12 @@ def main() -> int:
             schedule.step()
 
         run.log(step, d_real=d_real.item(), d_fake=d_fake.item(), g=g_gan.item(), l1=g_l1.item())
+        if run.due(step, every=200):
+            training.save(run, parts, step)
         if run.due(step, every=50):
             columns = [new_line[shown], colour(generator, new_line[shown]), new_color[shown]]
             training.save_grid(run.path("samples.png"), columns, ["drawing", "generated", "artist"])
             training.save_curves(run.path("curves.png"), run.history())
-        if run.due(step, every=200):
-            training.save(run, parts, step)
     if run.interrupted:
         return run.exit_code
 

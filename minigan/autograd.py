@@ -255,21 +255,22 @@ def _walk(
     def send(edge: Op | Tensor, gradient: Tensor) -> None:
         sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph)
 
-    for edge, gradient in roots:
-        send(edge, gradient)
-    while ops:
-        op = ops.pop()  # the youngest, and with it goes the last hold on what it kept
-        gathered = sums.pop(id(op), None)
-        if gathered is None:
-            continue
-        if wanted is not None and id(op) in wanted:
-            results[id(op)] = gathered
-        needs = useful[id(op)]
-        if any(needs):
-            for parent, gradient in _gradients_of(op, gathered.value, needs, create_graph):
-                send(parent, gradient)
-            if not retain_graph:
-                op.free()
+    with switched("recording", create_graph):
+        for edge, gradient in roots:
+            send(edge, gradient)
+        while ops:
+            op = ops.pop()  # the youngest, and with it goes the last hold on what it kept
+            gathered = sums.pop(id(op), None)
+            if gathered is None:
+                continue
+            if wanted is not None and id(op) in wanted:
+                results[id(op)] = gathered
+            needs = useful[id(op)]
+            if any(needs):
+                for parent, gradient in _gradients_of(op, gathered.value, needs, create_graph):
+                    send(parent, gradient)
+                if not retain_graph:
+                    op.free()
     return results | sums
 
 
@@ -285,7 +286,7 @@ def _gradients_of(
             None if a is None else Tensor._wrap(op.xp.asarray(a), op.backend) for a in arrays
         )
     else:  # anomalies are looked for below, in the name of this op and not of those it uses
-        with switched("recording", create_graph), switched("anomaly", False):
+        with switched("anomaly", False):
             gradients = op.backward(gy)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(op.parents):

@@ -33,6 +33,10 @@ class Backend:
     xp: Any = np
     array_type: type = np.ndarray
 
+    def __reduce__(self) -> tuple:
+        """Copies and pickles of a tensor share its backend: there is one for each device."""
+        return get, (self.name,)
+
     @property
     def special(self) -> Any:
         """The array module's special functions (erf, ...)."""

@@ -29,8 +29,10 @@ class Optimizer:
     memory_names: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        self.params = list(params)
         who = type(self).__name__
+        if isinstance(params, Tensor):
+            raise TypeError(f"{who}: give a list of parameters, not one tensor: [parameter]")
+        self.params = list(params)
         if not self.params:
             raise ValueError(f"{who}: no parameters to optimise")
         for i, p in enumerate(self.params):
@@ -248,7 +250,7 @@ class RMSprop(Optimizer):
         p -= a
 
 
-def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients together so that their common norm is at most `max_norm`.
 
     Returns the norm as it was. (Pascanu et al. 2013.)
@@ -258,6 +260,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """
     if max_norm <= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}")
+    params = [params] if isinstance(params, Tensor) else params
     gradients = [p.grad for p in params if p.grad is not None]
     norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients))
     if not math.isfinite(norm):
@@ -269,25 +272,35 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
 
 
 class Schedule:
-    """Sets an optimiser's lr to its first lr times `factor(steps taken)`; call `step()` after it.
+    """Sets an optimiser's lr to its first lr times `factor(calls of step)`.
 
-    The factor depends on the optimiser's own step count, so a schedule has no state to save
-    other than the first lr.
+    Call `step()` after the optimiser's, or once an epoch: its arguments are in calls.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer, self.first_lr = optimizer, optimizer.lr
+        self.optimizer, self.first_lr, self.calls = optimizer, optimizer.lr, 0
 
     def factor(self, t: int) -> float:
         raise NotImplementedError(f"{type(self).__name__}: factor is not written")
 
     def step(self) -> None:
-        """Set the lr for the step to come."""
-        self.optimizer.lr = self.first_lr * self.factor(self.optimizer.steps)
+        """Set the lr for what is to come."""
+        self.calls += 1
+        self.optimizer.lr = self.first_lr * self.factor(self.calls)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first lr and the count of calls."""
+        return {"first_lr": float(self.first_lr), "calls": self.calls}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state_dict; ValueError if it is something else's."""
+        if set(state) != {"first_lr", "calls"}:
+            raise ValueError(f"load_state_dict: {type(self).__name__} cannot take {sorted(state)}")
+        self.first_lr, self.calls = float(state["first_lr"]), int(state["calls"])
 
 
 class StepLR(Schedule):
-    """Multiply the lr by gamma after every `step_size` steps."""
+    """Multiply the lr by gamma after every `step_size` calls."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         if step_size < 1:
@@ -299,15 +312,15 @@ class StepLR(Schedule):
         return self.gamma ** (t // self.step_size)
 
 
-class LinearLR(Schedule):
-    """Hold the lr until step `start`, then lower it on a straight line to `final` times at `end`.
+class LinearDecay(Schedule):
+    """Hold the lr until call `start`, then lower it on a straight line to `final` times at `end`.
 
     pix2pix holds for half of the run and falls to 0 over the other half.
     """
 
     def __init__(self, optimizer: Optimizer, end: int, start: int = 0, final: float = 0.0) -> None:
         if not 0 <= start < end:
-            raise ValueError(f"LinearLR: needs 0 <= start < end, got {start} and {end}")
+            raise ValueError(f"LinearDecay: needs 0 <= start < end, got {start} and {end}")
         self.start, self.end, self.final = start, end, final
         super().__init__(optimizer)
 
@@ -316,12 +329,12 @@ class LinearLR(Schedule):
         return 1.0 + (self.final - 1.0) * done
 
 
-class CosineLR(Schedule):
-    """Lower the lr along half a cosine to `final` times at step `end` (Loshchilov 2017)."""
+class CosineDecay(Schedule):
+    """Lower the lr along half a cosine to `final` times at call `end` (Loshchilov 2017)."""
 
     def __init__(self, optimizer: Optimizer, end: int, final: float = 0.0) -> None:
         if end < 1:
-            raise ValueError(f"CosineLR: end must be at least 1, got {end}")
+            raise ValueError(f"CosineDecay: end must be at least 1, got {end}")
         self.end, self.final = end, final
         super().__init__(optimizer)
 

@@ -180,6 +180,9 @@ class Tensor:
             raise ValueError(f"item: a tensor of shape {self.shape} has {self.size} values, not 1")
         return self.backend.to_host(self._data).item()
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
     def __float__(self) -> float:
         return float(self.item())
 

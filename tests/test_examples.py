@@ -119,8 +119,27 @@ def test_resume_without_a_checkpoint_and_with_another_network(environment, tmp_p
     said = run(
         environment, *flags, "--steps", 2, "--out", tmp_path / "run", "--resume", code=2
     ).stderr
-    assert "does not fit (another --model, --width or --size?)" in said
-    assert "Traceback" not in said
+    assert said.endswith("checkpoint.npz was made with --width 4, not 6\n")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["width"] == 4
+    for flag, other in (("--size", 48), ("--seed", 7), ("--batch", 5)):
+        changed = [*SMALL, flag, other, "--steps", 2, "--out", tmp_path / "run", "--resume"]
+        assert f"was made with {flag} " in run(environment, *changed, code=2).stderr
+
+
+def test_a_full_disk_is_said_in_one_line_and_keeps_the_checkpoint(environment, tmp_path):
+    run(environment, *SMALL, "--steps", 1, "--out", tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    limited = f"ulimit -f 60; exec {sys.executable} {SCRIPT} {' '.join(SMALL)} --steps 2 --resume"
+    done = subprocess.run(
+        ["bash", "-c", f"{limited} --out {tmp_path / 'run'}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
 
 
 def test_cuda_without_cupy_says_how_to_get_it(environment, tmp_path):

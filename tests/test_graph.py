@@ -695,3 +695,64 @@ def test_without_anomaly_mode_nan_passes_and_with_it_finite_numbers_do():
     with mg.detect_anomaly():
         F.softmax(F.exp(x)).sum().backward()
     assert np.isfinite(x.grad).all()
+
+
+def test_create_graph_records_even_inside_no_grad():
+    x = mg.tensor(1.0, dtype=np.float64, requires_grad=True)
+    h = x.exp()
+    y = h + h * h
+    with mg.no_grad():
+        (g,) = mg.grad(y, x, create_graph=True)
+    (second,) = mg.grad(g, x)
+    assert second.item() == pytest.approx(np.e + 4 * np.e**2)
+
+
+def index_then_change(a):
+    rows = np.array([0, 0, 1])
+    y = a[rows]
+    rows[:] = 1
+    return y
+
+
+def index_tensor_then_change(a):
+    rows = mg.tensor(np.array([0, 0, 1]))
+    y = a[rows]
+    rows.zero_()
+    return y
+
+
+def condition_then_change(a):
+    condition = np.array([True, False])
+    y = mg.functional.where(condition, a * 2.0, a)
+    condition[:] = False
+    return y
+
+
+def condition_tensor_then_change(a):
+    condition = mg.tensor(np.array([True, False]))
+    y = mg.functional.where(condition, a * 2.0, a)
+    condition[0] = False
+    return y
+
+
+def labels_then_change(a):
+    labels = np.array([0])
+    y = mg.losses.cross_entropy(a.reshape(1, 2), labels)
+    labels[0] = 1
+    return y * -2.0
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (index_then_change, [2, 1]),
+        (index_tensor_then_change, [2, 1]),
+        (condition_then_change, [2, 1]),
+        (condition_tensor_then_change, [2, 1]),
+        (labels_then_change, [1, -1]),
+    ],
+)
+def test_what_an_op_was_told_may_change_afterwards(function, expected):
+    a = mg.tensor([1.0, 1.0], requires_grad=True)
+    function(a).sum().backward()
+    np.testing.assert_allclose(a.grad, expected, rtol=1e-6)

@@ -1,5 +1,6 @@
 """Modules: every layer, the Module protocol, and initial weights."""
 
+import copy
 import math
 import re
 
@@ -43,7 +44,8 @@ LAYERS = {
         IMAGE,
         lambda m, x: F.conv2d(x, *w(m), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
         {"weight": (3, 2, 2, 6), "bias": (6,)},
-        "Conv2d(weight (3, 2, 2, 6), bias)",
+        "Conv2d(weight (3, 2, 2, 6), stride=(2, 1), padding=(1, 0), dilation=(1, 2), "
+        "groups=2, bias)",
     ),
     "ConvTranspose2d": (
         lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, False, 2),
@@ -52,7 +54,8 @@ LAYERS = {
             x, m.weight, stride=2, padding=1, output_padding=1, groups=2, dilation=2
         ),
         {"weight": (3, 3, 3, 4)},
-        "ConvTranspose2d(weight (3, 3, 3, 4))",
+        "ConvTranspose2d(weight (3, 3, 3, 4), stride=2, padding=1, output_padding=1, "
+        "dilation=2, groups=2)",
     ),
     "BatchNorm2d": (
         lambda: nn.BatchNorm2d(4, eps=1e-3),
@@ -650,3 +653,25 @@ def test_initialising_counts_as_a_change_and_keeps_the_type():
     init.normal_(layer.weight)
     assert layer.weight.dtype == np.float64
     assert layer.weight._version.value == before + 1
+
+
+def test_a_copied_module_works_and_is_its_own():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    twin = copy.deepcopy(module)
+    x = mg.tensor(np.random.default_rng(0).normal(size=(5, 3)))
+    assert np.array_equal(module(x).numpy(), twin(x).numpy())
+    with mg.no_grad():
+        twin[0].weight.zero_()
+    assert module[0].weight.numpy().any()
+    twin(x).sum().backward()
+    assert module[0].weight.grad is None
+
+
+def test_children_modules_and_slices_are_as_in_pytorch():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.ReLU(), nn.Tanh()))
+    assert [type(m).__name__ for m in module.children()] == ["Linear", "Sequential"]
+    assert [name for name, _ in module.named_children()] == ["0", "1"]
+    assert len(list(module.modules())) == 5
+    first = module[:1]
+    assert isinstance(first, nn.Sequential)
+    assert first(mg.tensor(np.ones((1, 3)))).shape == (1, 2)

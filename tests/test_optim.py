@@ -319,14 +319,14 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing():
             "StepLR: step_size must be at least 1, got 0",
         ),
         (
-            lambda: optim.LinearLR(optim.SGD(parameters()), end=5, start=5),
+            lambda: optim.LinearDecay(optim.SGD(parameters()), end=5, start=5),
             ValueError,
-            "LinearLR: needs 0 <= start < end, got 5 and 5",
+            "LinearDecay: needs 0 <= start < end, got 5 and 5",
         ),
         (
-            lambda: optim.CosineLR(optim.SGD(parameters()), 0),
+            lambda: optim.CosineDecay(optim.SGD(parameters()), 0),
             ValueError,
-            "CosineLR: end must be at least 1, got 0",
+            "CosineDecay: end must be at least 1, got 0",
         ),
         (lambda: optim.clip_grad_norm_(parameters(), 0), ValueError, "max_norm must be positive"),
     ],
@@ -342,17 +342,17 @@ def test_errors_say_what_is_wrong(make, error, words):
 SCHEDULES = {
     "step": (lambda o: optim.StepLR(o, 3, gamma=0.5), lambda t: 0.5 ** (t // 3)),
     "step by default": (lambda o: optim.StepLR(o, 2), lambda t: 0.1 ** (t // 2)),
-    "linear": (lambda o: optim.LinearLR(o, end=8), lambda t: 1 - min(t, 8) / 8),
+    "linear": (lambda o: optim.LinearDecay(o, end=8), lambda t: 1 - min(t, 8) / 8),
     "linear, held first": (
-        lambda o: optim.LinearLR(o, end=8, start=4, final=0.2),
+        lambda o: optim.LinearDecay(o, end=8, start=4, final=0.2),
         lambda t: 1 if t <= 4 else max(1 - 0.8 * (t - 4) / 4, 0.2),
     ),
     "cosine": (
-        lambda o: optim.CosineLR(o, end=8),
+        lambda o: optim.CosineDecay(o, end=8),
         lambda t: (1 + math.cos(math.pi * min(t, 8) / 8)) / 2,
     ),
     "cosine to a floor": (
-        lambda o: optim.CosineLR(o, end=8, final=0.1),
+        lambda o: optim.CosineDecay(o, end=8, final=0.1),
         lambda t: 0.1 + 0.9 * (1 + math.cos(math.pi * min(t, 8) / 8)) / 2,
     ),
 }
@@ -372,7 +372,7 @@ def test_schedules(name):
 def test_a_schedule_resumes_with_its_optimiser():
     def start():
         optimizer = optim.Adam(parameters(np.float32), lr=0.3)
-        return optimizer, optim.CosineLR(optimizer, end=10)
+        return optimizer, optim.CosineDecay(optimizer, end=10)
 
     def go_on(optimizer, schedule, first, last):
         for t in range(first, last):
@@ -383,7 +383,10 @@ def test_a_schedule_resumes_with_its_optimiser():
     go_on(*straight, 0, 8)
     stopped, resumed = start(), start()
     go_on(*stopped, 0, 4)
-    resumed[0].load_state_dict(stopped[0].state_dict())
+    for new, old in zip(resumed, stopped, strict=True):
+        new.load_state_dict(old.state_dict())
+    with pytest.raises(ValueError, match="load_state_dict: CosineDecay cannot take"):
+        resumed[1].load_state_dict(stopped[0].state_dict())
     for new, old in zip(resumed[0].params, stopped[0].params, strict=True):
         new.data = old.numpy()
     go_on(*resumed, 4, 8)
@@ -395,7 +398,7 @@ def test_a_schedule_resumes_with_its_optimiser():
 def test_the_lr_of_a_schedule_is_the_one_used():
     params = [mg.tensor([0.0], requires_grad=True)]
     optimizer = optim.SGD(params, lr=1.0)
-    schedule = optim.LinearLR(optimizer, end=2)
+    schedule = optim.LinearDecay(optimizer, end=2)
     moved = []
     for _ in range(3):
         before = params[0].item()
@@ -443,3 +446,21 @@ def test_clipping_refuses_what_is_not_finite(bad):
     with pytest.raises(ValueError, match=f"clip_grad_norm_: the norm of the gradients is {bad}"):
         optim.clip_grad_norm_([a], 1.0)
     np.testing.assert_array_equal(a.grad, np.full(a.shape, bad))
+
+
+def test_a_schedule_counts_its_own_calls_as_in_an_epoch():
+    optimizer = optim.SGD(parameters(), lr=1.0)
+    schedule = optim.StepLR(optimizer, step_size=2)
+    for _ in range(3):
+        run(optimizer, 0, 10)
+        schedule.step()
+    assert optimizer.lr == pytest.approx(0.1)
+
+
+def test_one_tensor_is_clipped_and_not_optimised():
+    p = mg.tensor([3.0, 4.0], requires_grad=True)
+    p.grad = np.array([30.0, 40.0], np.float32)
+    assert optim.clip_grad_norm_(p, 5.0) == pytest.approx(50)
+    np.testing.assert_allclose(p.grad, [3, 4], rtol=1e-6)
+    with pytest.raises(TypeError, match="Adam: give a list of parameters"):
+        optim.Adam(p)

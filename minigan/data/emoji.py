@@ -10,7 +10,8 @@ are near copies of single emoji, and a near copy of a held-out drawing in the tr
 leak it. For the same reason a drawing that two code points share is kept once.
 
 Some emoji share their line art and differ in colour only (hearts, circles, flags). Nobody can tell
-from the line which colour was meant, so no network reaches a perfect score.
+from the line which colour was meant, so no network reaches a perfect score. Five of the 124
+drawings held out have such a twin, of another colour, among those trained on.
 """
 
 import hashlib

@@ -26,7 +26,10 @@ class _Affine(Module):
         self.bias = init.uniform_(Parameter(np.zeros(outputs)), -bound, bound) if bias else None
 
     def describe(self) -> str:
-        return f"weight {self.weight.shape}{'' if self.bias is None else ', bias'}"
+        names = ("stride", "padding", "output_padding", "dilation", "groups")
+        options = [f"{n}={getattr(self, n)}" for n in names if hasattr(self, n)]
+        said = [f"weight {self.weight.shape}", *options, *([] if self.bias is None else ["bias"])]
+        return ", ".join(said)
 
 
 class Linear(_Affine):

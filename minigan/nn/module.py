@@ -49,14 +49,22 @@ class Module:
         setattr(self, name, value)
         object.__setattr__(self, "_buffers", (*vars(self).get("_buffers", ()), name))
 
-    def children(self) -> Iterator[tuple[str, Module]]:
+    def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the (name, module) attributes, in the order they were set."""
         return ((name, m) for name, m in vars(self).items() if isinstance(m, Module))
+
+    def children(self) -> Iterator[Module]:
+        """Yield the modules that are attributes."""
+        return (module for _, module in self.named_children())
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it."""
+        return (module for _, module in self.named_modules())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it with dotted names."""
         yield prefix, self
-        for name, child in self.children():
+        for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def _named(self, own: Callable[[Module], Iterator[str]]) -> Iterator[tuple[str, Tensor]]:
@@ -109,7 +117,7 @@ class Module:
 
     def apply(self, function: Callable[[Module], Any]) -> Module:
         """Call `function` on every module below and then on this one; returns itself."""
-        for _, child in self.children():
+        for child in self.children():
             child.apply(function)
         function(self)
         return self
@@ -151,7 +159,9 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children()]
+        lines = [
+            f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()
+        ]
         body = "".join(f"\n  {line}" for line in lines) + ("\n" if lines else self.describe())
         return f"{type(self).__name__}({body})"
 
@@ -172,13 +182,15 @@ class ModuleList(Module):
         setattr(self, str(len(self)), module)
 
     def __iter__(self) -> Iterator[Module]:
-        return (child for _, child in self.children())
+        return self.children()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.children())
 
-    def __getitem__(self, index: int) -> Module:
-        return list(self)[index]
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return one module, or for a slice a list (a Sequential) of the same modules."""
+        found = list(self)[index]
+        return type(self)(*found) if isinstance(index, slice) else found
 
 
 class Sequential(ModuleList):

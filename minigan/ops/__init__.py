@@ -22,7 +22,17 @@ def _comparison(name: str) -> Any:
 
 def _unpack(sizes: tuple) -> tuple:
     """Let `x.reshape(2, 3)` mean `x.reshape((2, 3))`."""
-    return sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    return sizes[0] if len(sizes) == 1 and hasattr(sizes[0], "__iter__") else sizes
+
+
+def _reshape(self: Tensor, *sizes: Any) -> Tensor:
+    """Return the tensor in another shape; one -1 stands for whatever is left."""
+    return shape.reshape(self, _unpack(sizes))
+
+
+def _transpose(self: Tensor, *axes: Any) -> Tensor:
+    """Return the tensor with its axes in the given order; reversed for none."""
+    return shape.transpose(self, _unpack(axes) if axes else None)
 
 
 for _name in ("add", "sub", "mul", "pow"):
@@ -44,6 +54,5 @@ for _module, _names in (
 ):
     for _name in _names.split():
         setattr(Tensor, _name, getattr(_module, _name))
-Tensor.reshape = lambda self, *sizes: shape.reshape(self, _unpack(sizes))
-Tensor.transpose = lambda self, *axes: shape.transpose(self, _unpack(axes) if axes else None)
+Tensor.reshape, Tensor.transpose = _reshape, _transpose
 Tensor.T = property(lambda self: shape.transpose(self))

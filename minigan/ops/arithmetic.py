@@ -278,6 +278,8 @@ def minimum(a: Any, b: Any) -> Tensor:
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Return a where `condition` (a boolean array or tensor) holds and b elsewhere, broadcast.
 
+    The condition is copied: backward reads it again.
+
     Raises:
         TypeError: the condition is not boolean.
         ValueError: the shapes do not broadcast.
@@ -286,8 +288,8 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     condition = condition.data if isinstance(condition, Tensor) else condition
     if getattr(condition, "dtype", None) != np.bool_:
         raise TypeError(f"where: the condition must be boolean, got {type(condition).__name__}")
-    if isinstance(condition, (np.ndarray, np.generic)):
-        condition = a.backend.from_host(np.asarray(condition))
+    on_host = isinstance(condition, (np.ndarray, np.generic))
+    condition = a.backend.from_host(np.array(condition)) if on_host else condition.copy()
     try:
         np.broadcast_shapes(condition.shape, a.shape, b.shape)
     except ValueError:

@@ -233,7 +233,7 @@ def as_pair(value: Pair, who: str, name: str, least: int) -> tuple[int, int]:
         ValueError: anything else.
     """
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    whole = all(isinstance(v, numbers.Real) and v == int(v) and v >= least for v in pair)
+    whole = all(isinstance(v, numbers.Real) and v % 1 == 0 and v >= least for v in pair)
     if len(pair) != 2 or not whole:
         raise ValueError(
             f"{who}: {name} must be one or two whole numbers >= {least}, got {value!r}"

@@ -233,25 +233,25 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     Raises:
         IndexError: out of range, or not an index.
     """
-    parts = tuple(map(_index_part, index)) if isinstance(index, tuple) else _index_part(index)
-    if isinstance(parts, tuple):
-        parts = tuple(x.backend.from_host(p) if isinstance(p, np.ndarray) else p for p in parts)
-    elif isinstance(parts, np.ndarray):
-        parts = x.backend.from_host(parts)
+    is_tuple = isinstance(index, tuple)
+    parts = tuple(_index_part(x, p) for p in index) if is_tuple else _index_part(x, index)
     try:
         return Getitem(index=parts)(x)
     except IndexError as error:
         raise IndexError(f"getitem: {error}; the tensor has shape {x.shape}") from None
 
 
-def _index_part(part: Any) -> Any:
+def _index_part(x: Tensor, part: Any) -> Any:
+    """Return one part of an index; an array as a copy of its own, since backward reads it again."""
     if isinstance(part, Tensor):
         part = part.data
     elif isinstance(part, (list, range)):
         part = np.asarray(part, dtype=None if len(part) else np.int64)
     if getattr(part, "dtype", np.dtype(np.int64)).kind not in "iub":
         raise IndexError(f"getitem: an index must be integers or booleans, got {part.dtype}")
-    return part
+    if not hasattr(part, "copy") or isinstance(part, slice):
+        return part
+    return x.backend.from_host(part.copy()) if isinstance(part, np.ndarray) else part.copy()
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:

@@ -49,9 +49,18 @@ def require_extras(*modules: str) -> None:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn the errors a user can cause into one line and an exit code: 3 for divergence, else 2."""
+    """Turn the errors a user can cause into one line and an exit code.
+
+    3 for divergence, 130 for a Ctrl-C outside of the loop, else 2, a full disk included.
+    """
     try:
         yield
     except (RunError, CheckpointError, DeviceError, MissingExtraError, DivergenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(3 if isinstance(error, DivergenceError) else 2)
+    except OSError as error:
+        print(f"error: {error}; the last checkpoint, if there was one, is kept", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted before training: nothing to save", file=sys.stderr)
+        sys.exit(130)

@@ -28,6 +28,8 @@ from .extras import import_extra
 from .files import replace_file
 from .signals import StopSignals
 
+MAY_CHANGE = {"steps", "out", "resume", "device"}  # from one part of a run to the next
+
 
 class RunError(Exception):
     """The run directory cannot be used as asked."""
@@ -61,9 +63,11 @@ class Run:
         self._seconds_before = 0.0
         self._lines: list[dict[str, float]] = []
         self._bar = None
+        self.config = json.loads(json.dumps(config, default=_to_json))
         try:
             self._claim_directory(resume)
-            self._write_json("config.json", {"config": config, "versions": _versions()})
+            if not resume:  # a resumed run writes its own once it is known to fit
+                self._write_config()
         except OSError as error:
             raise RunError(f"cannot write to {self.out}: {error}; choose another --out") from error
 
@@ -147,13 +151,28 @@ class Run:
 
     def state(self, step: int) -> dict[str, Any]:
         """What `restore` needs, to be saved in the checkpoint made after `step`."""
-        return {"step": step, "seconds": self.seconds}
+        kept = {name: value for name, value in self.config.items() if name not in MAY_CHANGE}
+        return {"step": step, "seconds": self.seconds, "config": kept}
+
+    def check_fits(self, state: dict[str, Any]) -> None:
+        """Raise RunError if `state` is of a run with other settings, or longer than this one."""
+        changed = [
+            f"--{name} {value}, not {self.config.get(name)}"
+            for name, value in state["config"].items()
+            if value != self.config.get(name)
+        ]
+        if changed:
+            raise RunError(f"{self.checkpoint} was made with {'; '.join(changed)}")
+        if state["step"] > self.total_steps:
+            raise RunError(
+                f"the checkpoint is of step {state['step']}, beyond --steps {self.total_steps}"
+            )
 
     def restore(self, state: dict[str, Any]) -> int:
         """Go on from `state`: cut the log back to its step, and return it (for `steps`)."""
+        self.check_fits(state)
+        self._write_config()
         step = state["step"]
-        if step > self.total_steps:
-            raise RunError(f"the checkpoint is of step {step}, beyond --steps {self.total_steps}")
         self._seconds_before = state["seconds"]
         self._lines = [line for line in _read_log(self.path("log.jsonl")) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
@@ -187,6 +206,9 @@ class Run:
         for file in sorted(files, key=lambda f: f.name == "config.json"):  # the mark of a run last
             file.rename(aside / file.name)
         print(f"the earlier run is now in {aside} (to go on with a run: --resume)", flush=True)
+
+    def _write_config(self) -> None:
+        self._write_json("config.json", {"config": self.config, "versions": _versions()})
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, allow_nan=False, default=_to_json) + "\n"

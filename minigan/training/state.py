@@ -35,13 +35,11 @@ def resume(run: Run, parts: Mapping[str, Part]) -> int:
     state = load_checkpoint(run.checkpoint)
     if set(state) != {*parts, "random", "run"}:
         raise RunError(f"{run.checkpoint} holds {sorted(state)}, not this script's parts")
+    run.check_fits(state["run"])
     for name, part in parts.items():
         try:
             part.load_state_dict(state[name])
         except ValueError as error:
-            raise RunError(
-                f"{run.checkpoint}: {name} does not fit (another --model, --width or --size?): "
-                f"{error}"
-            ) from error
+            raise RunError(f"{run.checkpoint}: {name} does not fit: {error}") from error
     backend.generator().bit_generator.state = state["random"]
     return run.restore(state["run"])
