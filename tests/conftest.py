@@ -1,7 +1,11 @@
 """What the whole suite shares: the hypothesis profiles.
 
-`ci` (the default) draws the same examples every time and has no deadline; `dev` draws new ones:
-`HYPOTHESIS_PROFILE=dev pytest` looks for failures that the fixed examples miss.
+`ci` (the default) draws the same examples every time and has no deadline; `dev` draws new ones, and
+`nightly` a thousand of them for every operation:
+
+    HYPOTHESIS_PROFILE=dev pytest
+
+looks for failures that the fixed examples miss.
 """
 
 import os
@@ -16,4 +20,11 @@ settings.register_profile(
 settings.register_profile(
     "dev", deadline=None, print_blob=True, suppress_health_check=SLOW_DRAWS, max_examples=200
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.register_profile("nightly", settings.get_profile("dev"), database=None, max_examples=1000)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+settings.load_profile(PROFILE)
+
+
+def examples(count):
+    """Settings of a test with so many examples; nightly a thousand."""
+    return settings(max_examples=1000 if PROFILE == "nightly" else count)

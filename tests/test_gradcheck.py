@@ -148,6 +148,21 @@ def test_the_message_names_the_input_the_element_and_both_values():
     assert float(found[1]) == 0
     assert abs(float(found[2])) > 0.5  # the cotangent is at least 0.5, and 2x at least 1
     assert "1 of 16 elements are off; inputs (4,), (3, 4)" in message
+    assert message.endswith("function <lambda>, seed 0")
+
+
+def test_the_message_names_the_function_and_the_seed():
+    def mine(x):
+        return Slightly()(x)
+
+    with pytest.raises(GradcheckError, match="function mine, seed 7"):
+        gradcheck(mine, [X], seed=7)
+
+
+def test_the_bound_does_not_grow_with_a_constant():
+    """A large part that does not move tells nothing about a small one that does."""
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: F.concatenate([Slightly()(x), x.detach() * 0.0 + 300.0]), [X])
 
 
 def test_a_right_gradient_passes_and_the_worst_error_is_returned():

@@ -5,18 +5,16 @@ body that reaches for `np` instead of `self.xp`, or forgets `from_host`, fails h
 """
 
 import numpy as np
-import op_specs_images
-import op_specs_indexing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_specs import SPECS
 
 import minigan as mg
 from minigan import backend as backends
+from minigan.specs import REGISTRY
+from minigan.specs.cli import main
 
-assert op_specs_images
-assert op_specs_indexing  # both add to SPECS
+FUNCTIONS = sorted(name for name, spec in REGISTRY.items() if spec.kind == "function")
 
 
 def refuse_host_arrays(who, *values):
@@ -147,11 +145,19 @@ def values_and_gradients(case, where):
     return [t.numpy() for t in made]
 
 
-@pytest.mark.parametrize("name", sorted(SPECS))
+@pytest.mark.parametrize("name", FUNCTIONS)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_the_same_numbers_come_from_the_other_device(device, name, data):
-    case = data.draw(SPECS[name])
+    case = data.draw(REGISTRY[name].cases)
     here, there = values_and_gradients(case, "cpu"), values_and_gradients(case, device)
     for a, b in zip(here, there, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_whole_check_runs_on_the_other_device(device, name):
+    assert mg.tensor(1.0).device == "cpu"
+    code = main(["--op", name, "--examples", "2", "--device", device, "--json"])
+    assert code == 0
+    assert mg.tensor(1.0).device == "cpu"

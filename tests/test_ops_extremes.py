@@ -5,12 +5,12 @@ afterwards fails too.
 """
 
 import numpy as np
-import op_reference as reference
 import pytest
 
 import minigan as mg
 from minigan import functional as F
 from minigan import losses
+from minigan.specs import reference
 
 FAR = [-1e4, -1e3, -90.0, -1.0, 0.0, 1.0, 90.0, 1e3, 1e4]
 both_types = pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -3,18 +3,27 @@
 Slow on purpose: loops over windows and pixels that can be compared with the formula.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from scipy import signal
 
+Array = np.ndarray
+Pair = tuple[int, int]
 
-def padded(x, pad, value=0.0):
+
+def padded(x: Array, pad: Pair, value: float = 0.0) -> Array:
+    """`pad` pixels of one value around every image."""
     (ph, pw), sides = pad, x.shape
     y = np.full((sides[0], sides[1] + 2 * ph, sides[2] + 2 * pw, sides[3]), value)
     y[:, ph : ph + sides[1], pw : pw + sides[2]] = x
     return y
 
 
-def dilated(kernel, dilation):
+def dilated(kernel: Array, dilation: Pair) -> Array:
     """A kernel (KH, KW) with zeros between its taps."""
     (kh, kw), (dh, dw) = kernel.shape, dilation
     wide = np.zeros(((kh - 1) * dh + 1, (kw - 1) * dw + 1))
@@ -22,7 +31,9 @@ def dilated(kernel, dilation):
     return wide
 
 
-def conv2d(x, w, bias, stride, padding, dilation, groups):
+def conv2d(
+    x: Array, w: Array, bias: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
     """Every output channel of every image is a sum of SciPy correlations, thinned by stride."""
     x, (sh, sw) = padded(x, padding), stride
     per_group, out_channels = w.shape[2], w.shape[3]
@@ -46,7 +57,16 @@ def conv2d(x, w, bias, stride, padding, dilation, groups):
     return np.zeros((0, *sizes, out_channels))
 
 
-def conv_transpose2d(x, w, bias, stride, padding, output_padding, groups, dilation):
+def conv_transpose2d(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    groups: int,
+    dilation: Pair,
+) -> Array:
     """Every input pixel stamps the kernel, times its value, into the output."""
     (n, h, width, c), (kh, kw, per_group, _) = x.shape, w.shape
     (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
@@ -62,7 +82,16 @@ def conv_transpose2d(x, w, bias, stride, padding, output_padding, groups, dilati
     return y if bias is None else y + bias
 
 
-def pool(x, reduce, kernel, stride, padding, dilation=(1, 1), outside=0.0):
+def pool(
+    x: Array,
+    reduce: Callable[..., Array],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    outside: float = 0.0,
+) -> Array:
+    """Each window reduced to one number."""
     x = padded(x, padding, outside)
     (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
     eh, ew = (kh - 1) * dh + 1, (kw - 1) * dw + 1
@@ -74,7 +103,8 @@ def pool(x, reduce, kernel, stride, padding, dilation=(1, 1), outside=0.0):
     return y
 
 
-def adaptive_avg_pool2d(x, size):
+def adaptive_avg_pool2d(x: Array, size: Pair) -> Array:
+    """Windows as equal as they can be, averaged."""
     y = np.zeros((x.shape[0], *size, x.shape[3]))
     h, w = x.shape[1:3]
     for i, j in np.ndindex(*size):
@@ -84,7 +114,9 @@ def adaptive_avg_pool2d(x, size):
     return y
 
 
-def interpolate(x, size, scale, mode, align_corners):
+def interpolate(
+    x: Array, size: Pair, scale: tuple[float, float], mode: str, align_corners: bool
+) -> Array:
     """Every output pixel looks up its place in the input."""
     y = np.zeros((x.shape[0], *size, x.shape[3]))
     h, w = x.shape[1:3]
@@ -103,7 +135,9 @@ def interpolate(x, size, scale, mode, align_corners):
     return y
 
 
-def _between(i, n, count, scale, align_corners):
+def _between(
+    i: int, n: int, count: int, scale: float, align_corners: bool
+) -> tuple[float, int, int]:
     """Where output pixel i of `count` lies among n: the share of the second, and both indices."""
     if align_corners:
         place = i * (n - 1) / (count - 1) if count > 1 else 0.0
@@ -113,7 +147,8 @@ def _between(i, n, count, scale, align_corners):
     return place - first, first, min(first + 1, n - 1)
 
 
-def pixel_shuffle(x, r):
+def pixel_shuffle(x: Array, r: int) -> Array:
+    """Channel c·r² + i·r + j to row i, column j of each r×r block."""
     n, h, w, c = x.shape
     y = np.zeros((n, h * r, w * r, c // (r * r)))
     for i, j, row, col, channel in np.ndindex(h, w, r, r, c // (r * r)):
@@ -121,39 +156,44 @@ def pixel_shuffle(x, r):
     return y
 
 
-def standardized(values, eps):
+def standardized(values: Array, eps: float) -> Array:
     """(v − mean) / √(variance + eps) over all of `values`."""
     mean = values.sum() / values.size
     variance = ((values - mean) ** 2).sum() / values.size
     return (values - mean) / (variance + eps) ** 0.5
 
 
-def affine(x, weight, bias):
+def affine(x: Array, weight: Any, bias: Any) -> Array:
+    """x · weight + bias, both of which may be missing."""
     return x * (1 if weight is None else weight) + (0 if bias is None else bias)
 
 
-def batch_norm(x, eps):
+def batch_norm(x: Array, eps: float) -> Array:
+    """Each channel over everything else."""
     y = np.zeros(x.shape)
     for c in range(x.shape[-1]):
         y[..., c] = standardized(x[..., c], eps)
     return y
 
 
-def instance_norm(x, eps):
+def instance_norm(x: Array, eps: float) -> Array:
+    """Each channel of each image."""
     y = np.zeros(x.shape)
     for n, c in np.ndindex(x.shape[0], x.shape[3]):
         y[n, :, :, c] = standardized(x[n, :, :, c], eps)
     return y
 
 
-def layer_norm(x, axes, eps):
+def layer_norm(x: Array, axes: int, eps: float) -> Array:
+    """The last `axes` axes of each sample."""
     y = np.zeros(x.shape)
     for lead in np.ndindex(*x.shape[: x.ndim - axes]):
         y[lead] = standardized(x[lead], eps)
     return y
 
 
-def group_norm(x, groups, eps):
+def group_norm(x: Array, groups: int, eps: float) -> Array:
+    """Each group of channels of each sample."""
     y, width = np.zeros(x.shape), x.shape[-1] // groups
     for n, g in np.ndindex(x.shape[0], groups):
         place = (n, ..., slice(g * width, (g + 1) * width))

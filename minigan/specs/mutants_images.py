@@ -1,0 +1,223 @@
+"""The mistakes that belong to one op: those of images, windows that move and normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minigan.autograd import Op
+from minigan.ops import conv, norm, pool, reduction, shape
+from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
+from minigan.tensor import Tensor
+
+# Windows
+
+
+def moved(what: str, by: int, axis: int | None = None) -> Rule:
+    """Return the rule that sees another stride, padding, dilation or kernel in its geometry."""
+
+    def change(op: Op) -> Any:
+        pair = list(getattr(op.geometry, what))
+        for k in (0, 1) if axis is None else (axis,):
+            pair[k] = max(pair[k] + by, 0 if what == "padding" else 1)
+        return replace(op.geometry, **{what: tuple(pair)})
+
+    return attribute(geometry=change)
+
+
+def exchanged(what: str) -> Rule:
+    """Return the rule that takes vertical for horizontal in its geometry."""
+    return attribute(
+        geometry=lambda op: replace(op.geometry, **{what: getattr(op.geometry, what)[::-1]})
+    )
+
+
+right_scatter, right_windows, right_pad = conv.scatter_windows, conv.windows, conv.pad_image
+right_chunks = conv.chunks
+
+
+def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
+    """In place of `scatter_windows`: windows overwrite one another."""
+    for i, j in np.ndindex(patches.shape[3:5]):
+        one_tap = np.zeros_like(patches)
+        one_tap[:, :, :, i, j] = 1
+        hit, written = np.zeros_like(images), np.zeros_like(images)
+        right_scatter(one_tap, hit, *rest)
+        right_scatter(one_tap * patches, written, *rest)
+        images[...] = np.where(hit > 0, written, images)
+
+
+def without_last_row(patches: Any, images: Any, g: Any, *rest: Any) -> None:
+    """In place of `scatter_windows`: the loop over the kernel's rows ends one too early."""
+    rows = max(1, g.kernel[0] - 1)
+    cut = replace(g, kernel=(rows, g.kernel[1]))
+    right_scatter(patches[:, :, :, :rows], images, cut, *rest)
+
+
+def flipped_scatter(patches: Any, images: Any, *rest: Any) -> None:
+    """In place of `scatter_windows`: each upside down and mirrored."""
+    right_scatter(patches[:, :, :, ::-1, ::-1], images, *rest)
+
+
+def flipped_windows(xp: Any, padded: Any, g: Any) -> Any:
+    """In place of `windows`: each upside down and mirrored, as for a kernel that is flipped."""
+    return right_windows(xp, padded, g)[:, :, :, ::-1, ::-1]
+
+
+def padded_with_ones(xp: Any, x: Any, g: Any, value: float = 0.0) -> Any:
+    """In place of `pad_image`: the padding holds ones."""
+    return right_pad(xp, x, g, 1.0)
+
+
+def last_piece_twice(y: Any, columns: int) -> list:
+    """In place of `chunks`: small pieces, the last of which comes twice."""
+    pieces = list(right_chunks(y, 1 << 40))
+    return pieces + pieces[-1:]
+
+
+def windows_wrong(module: Any) -> dict[str, Rule]:
+    """Return the mistakes of an op whose derivative moves windows over images."""
+    found = {}
+    for what in ("stride", "padding", "dilation"):
+        for by in (1, -1):
+            sign = "more" if by > 0 else "less"
+            found[f"{what} one {sign}"] = moved(what, by)
+            found[f"vertical {what} one {sign}"] = moved(what, by, 0)
+            found[f"horizontal {what} one {sign}"] = moved(what, by, 1)
+        found[f"{what} exchanged"] = exchanged(what)
+    return found | {
+        "kernel exchanged": exchanged("kernel"),
+        "overlap-add skipped": helper(module, "scatter_windows", last_write_wins),
+        "last row of the kernel left out": helper(module, "scatter_windows", without_last_row),
+        "kernel flipped where it is read": helper(module, "windows", flipped_windows),
+        "kernel flipped where it is added": helper(module, "scatter_windows", flipped_scatter),
+        "padding of ones": helper(module, "pad_image", padded_with_ones),
+    }
+
+
+def weight_kernel_flipped(i: int) -> Rule:
+    """Return the rule that reads saved array i, a weight, with its kernel flipped."""
+    return lambda call: call.run_with_saved(
+        lambda saved: [shape.flip(t, (0, 1)) if k == i else t for k, t in enumerate(saved)]
+    )
+
+
+CONVOLUTION = windows_wrong(conv) | {
+    "groups forgotten": attribute(geometry=lambda op: replace(op.geometry, groups=1)),
+    "last piece of the columns counted twice": helper(conv, "chunks", last_piece_twice),
+}
+
+
+# Batch normalisation
+
+
+def gradient_of_x(wrong: Callable[..., Tensor]) -> Rule:
+    """Return batch norm's rule with the gradient of x from `wrong(gy, normal, inv_std, γ, m)`."""
+
+    def rule(call: Call) -> list[Any]:
+        gradients = call.run()
+        x, gamma = call.op.saved()
+        normal, inv_std = norm.normalize(x, tuple(range(x.ndim - 1)), call.op.eps)
+        rows = x.size // x.shape[-1]
+        gradients[0] = wrong(call.gy, normal, inv_std, gamma, rows) + x * 0.0
+        return gradients
+
+    return rule
+
+
+def _means(gy: Tensor, normal: Tensor, m: float) -> tuple[Tensor, Tensor]:
+    axes = tuple(range(gy.ndim - 1))
+    return reduction.sum(gy, axes) * (1 / m), reduction.sum(gy * normal, axes) * (1 / m)
+
+
+def no_mean_term(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """As if the mean did not depend on x."""
+    return gamma * inv_std * (gy - normal * _means(gy, normal, m)[1])
+
+
+def no_variance_term(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """As if the variance did not depend on x."""
+    return gamma * inv_std * (gy - _means(gy, normal, m)[0])
+
+
+def as_in_evaluation(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """As if neither depended on x."""
+    return gamma * inv_std * gy
+
+
+def unbiased(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """With m − 1 for m."""
+    of_gy, of_both = _means(gy, normal, m - 1)
+    return gamma * inv_std * (gy - of_gy - normal * of_both)
+
+
+def without_gamma(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """Without the scale."""
+    of_gy, of_both = _means(gy, normal, m)
+    return inv_std * (gy - of_gy - normal * of_both)
+
+
+def without_std(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """Without the division by the deviation."""
+    of_gy, of_both = _means(gy, normal, m)
+    return gamma * (gy - of_gy - normal * of_both)
+
+
+def std_detached(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """With the deviation as a plain array: right at first order, wrong at second."""
+    of_gy, of_both = _means(gy, normal, m)
+    return gamma * inv_std.detach() * (gy - of_gy - normal * of_both)
+
+
+def normal_detached(gy: Tensor, normal: Tensor, inv_std: Tensor, gamma: Tensor, m: int) -> Tensor:
+    """With the normalised x as a plain array: right at first order, wrong at second."""
+    return unbiased(gy, normal.detach(), inv_std, gamma, m + 1)
+
+
+BATCH_NORM = {
+    "mean's term dropped": gradient_of_x(no_mean_term),
+    "variance's term dropped": gradient_of_x(no_variance_term),
+    "both terms dropped": gradient_of_x(as_in_evaluation),
+    "m - 1 for m": gradient_of_x(unbiased),
+    "without the scale": gradient_of_x(without_gamma),
+    "without the deviation": gradient_of_x(without_std),
+    "deviation detached": forgetful(gradient_of_x(std_detached)),
+    "normalised x detached": forgetful(gradient_of_x(normal_detached)),
+    "epsilon forgotten": attribute(eps=lambda op: 0.0),
+    "epsilon doubled": attribute(eps=lambda op: 2 * op.eps),
+    "scale's gradient as the shift's": lambda call: [call.run()[k] for k in (0, 2, 2)],
+}
+BATCH_NORM_FUSED = {
+    "mean off": attribute(near=lambda op: op.near + 1e-3),
+    "what was left of the mean off": attribute(left=lambda op: op.left + 1e-3),
+    "deviation off": attribute(inv_std=lambda op: op.inv_std * (1 + 1e-6)),
+    "deviation squared": attribute(inv_std=lambda op: op.inv_std**2),
+    "deviation of the next channel": attribute(inv_std=lambda op: np.roll(op.inv_std, 1)),
+    "mean's term dropped": gradient_of_x(no_mean_term),
+    "variance's term dropped": gradient_of_x(no_variance_term),
+    "both terms dropped": gradient_of_x(as_in_evaluation),
+    "m - 1 for m": gradient_of_x(unbiased),
+    "without the scale": gradient_of_x(without_gamma),
+    "without the deviation": gradient_of_x(without_std),
+    "scale's gradient as the shift's": lambda call: [call.run()[k] for k in (0, 2, 2)],
+    "column means without the last row": helper(
+        norm, "column_means", lambda rows: rows[:-1].sum(axis=0) / len(rows)
+    ),
+    "column products without the last row": helper(
+        norm, "column_dots", lambda xp, a, b: (a[:-1] * b[:-1]).sum(axis=0)
+    ),
+}
+
+# All of them
+
+IMAGES: dict[str, dict[str, Rule]] = {
+    "Conv2d": CONVOLUTION | {"kernel of the weight flipped": weight_kernel_flipped(1)},
+    "ConvTranspose2d": CONVOLUTION | {"kernel of the weight flipped": weight_kernel_flipped(1)},
+    "ConvWeight": CONVOLUTION,
+    "Unfold": windows_wrong(pool),
+    "Fold": windows_wrong(pool),
+    "BatchNorm": BATCH_NORM,
+}
