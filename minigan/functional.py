@@ -49,4 +49,7 @@ from minigan.ops.shape import (
     transpose,
 )
 
+# The same under PyTorch's other names
+cat, clamp, permute, unsqueeze = concatenate, clip, transpose, expand_dims
+
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -455,3 +455,12 @@ def test_whole_numbers_can_be_moved_about_but_not_computed_with():
     assert labels.reshape(3, 1).shape == (3, 1)
     with pytest.raises(TypeError, match="mul: int64 is not a type minigan computes in"):
         labels * 2
+
+
+def test_functions_answer_to_pytorchs_names_too():
+    F = mg.functional
+    x = mg.tensor(np.arange(6.0).reshape(2, 3))
+    assert F.cat([x, x], 1).shape == (2, 6)
+    assert F.unsqueeze(x, 0).shape == (1, 2, 3)
+    assert F.permute(x, (1, 0)).shape == (3, 2)
+    assert F.clamp(x, 1, 2).max().item() == 2
