@@ -273,3 +273,15 @@ def test_the_public_name_and_its_error():
     assert mg.GradcheckError is GradcheckError
     assert issubclass(GradcheckError, AssertionError)
     assert issubclass(KinkError, ValueError)
+
+
+def test_a_failure_on_a_large_input_is_located_on_a_sample_of_it():
+    class Wrong(mg.Op):
+        def forward(self, x):
+            return x * x
+
+        def backward(self, gy):
+            return gy * 0.0
+
+    with pytest.raises(mg.GradcheckError, match="2000 of 2000 elements looked at are off"):
+        mg.gradcheck(lambda x: Wrong()(x), np.ones(5000))
