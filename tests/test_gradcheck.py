@@ -285,3 +285,19 @@ def test_a_failure_on_a_large_input_is_located_on_a_sample_of_it():
 
     with pytest.raises(mg.GradcheckError, match="2000 of 2000 elements looked at are off"):
         mg.gradcheck(lambda x: Wrong()(x), np.ones(5000))
+
+
+def test_a_nan_is_the_element_furthest_off():
+    class Holed(mg.Op):
+        def forward(self, x):
+            self.save(0)
+            return x * x * 0.5
+
+        def backward(self, gy):
+            (x,) = self.saved()
+            mask = np.ones(x.shape)
+            mask[0, 1] = np.nan
+            return gy * x * mask
+
+    with pytest.raises(mg.GradcheckError, match=r"worst: input 0, element \(0, 1\): .* says nan"):
+        mg.gradcheck(lambda x: Holed()(x), np.ones((2, 3)))

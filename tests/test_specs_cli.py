@@ -10,7 +10,7 @@ import pytest
 
 import minigan as mg
 from minigan import functional as F
-from minigan.ops.activation import Tanh
+from minigan.ops.activation import Erf, Tanh
 from minigan.specs import REGISTRY
 from minigan.specs.cli import main
 
@@ -227,3 +227,23 @@ def test_importing_minigan_imports_neither_hypothesis_nor_scipy_nor_the_registry
     assert out.strip() == "[]"
     code = "import minigan.specs, sys; print('hypothesis' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_the_registry_goes_to_the_third_order(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(capsys, "--op", "mul", "--order", "4")
+    assert stopped.value.code == 2
+    assert "up to 3" in capsys.readouterr().err
+
+
+def test_a_third_order_failure_can_be_run_again(capsys, monkeypatch):
+    def backward(op, gy):
+        (x,) = op.saved()
+        slope = mg.functional.exp(-x * x) * 1.1283791670955126
+        return gy * (slope + (slope - slope.detach()) * (x - x.detach()) * 0.5)
+
+    monkeypatch.setattr(Erf, "backward", backward)
+    code, out, _ = run(capsys, "--op", "ops.Erf", "--order", "3", "--examples", "3")
+    again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
+    assert again.endswith("--order 3")
+    assert code == run(capsys, *again.split())[0] == 1

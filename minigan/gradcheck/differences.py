@@ -201,8 +201,9 @@ def _locate(problem: Problem, gradients: list[np.ndarray], step: float) -> str:
             terms = problem.along(direction)
             expected = slope(terms, step)
             error = abs(float(g[index]) - expected)
+            error = np.inf if np.isnan(error) else error  # nothing is further off than NaN
             wrong += not error <= allowance(terms, problem, TOLERANCE, step)
-            if not error <= worst[0]:
+            if error > worst[0]:
                 worst = (error, i, index, float(g[index]), expected)
     error, i, index, got, expected = worst
     sizes = ", ".join(str(x.shape) for x in problem.point)

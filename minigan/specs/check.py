@@ -43,7 +43,7 @@ class Failed(GradcheckError):
         part: the name, in `PARTS`, of the check that found it.
     """
 
-    def __init__(self, case: Case, part: str, reason: Exception) -> None:
+    def __init__(self, case: Case, part: str, reason: Exception, order: int = 2) -> None:
         self.case, self.part = case, part
         kind = "" if isinstance(reason, AssertionError) else f"{type(reason).__name__}: "
         sizes = ", ".join(str(a.shape) for a in case.inputs)
@@ -51,6 +51,7 @@ class Failed(GradcheckError):
         if case.example is not None:
             command = f"python -m minigan.gradcheck --op {case.name} --seed {case.example}"
             again = f"  to run it again: {command} --examples 1"
+            again += f" --order {order}" if order != 2 else ""
         super().__init__(
             f"{case.name}, {part}: {kind}{reason}\n"
             f"  case: {case.note or 'no options'}; inputs {sizes}\n{again}"
@@ -92,7 +93,7 @@ def check(
             else:
                 run(case)
         except Exception as error:
-            raise Failed(case, part, error) from error
+            raise Failed(case, part, error, order) from error
     return result
 
 

@@ -86,6 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.examples < 1 or options.order < 1 or options.seed < 0:
         parser.error("--examples and --order must be at least 1, --seed at least 0")
+    if options.order > 3 and not options.function:
+        parser.error("--order: the registry is checked up to 3; your own function to any order")
     if options.op and options.function:
         parser.error("give either --op or a function")
     if options.shape and not options.function:
