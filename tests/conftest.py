@@ -18,7 +18,12 @@ settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW_DRAWS
 )
 settings.register_profile(
-    "dev", deadline=None, print_blob=True, suppress_health_check=SLOW_DRAWS, max_examples=200
+    "dev",
+    derandomize=False,  # said, since hypothesis itself fixes its examples where CI is set
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=SLOW_DRAWS,
+    max_examples=200,
 )
 settings.register_profile("nightly", settings.get_profile("dev"), database=None, max_examples=1000)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
