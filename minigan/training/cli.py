@@ -62,5 +62,5 @@ def plain_errors() -> Iterator[None]:
         print(f"error: {error}; the last checkpoint, if there was one, is kept", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted before training: nothing to save", file=sys.stderr)
+        print("interrupted outside of training: nothing was saved", file=sys.stderr)
         sys.exit(130)

@@ -33,7 +33,7 @@ DEFAULTS = {
 
 
 def dcgan_generator(image: int, width: int) -> nn.Module:
-    """z (N, 1, 1, 100) -> images (N, image, image, 1); 4·width channels at a quarter... of it."""
+    """z (N, 1, 1, 100) -> images (N, image, image, 1), from 4·width channels at an eighth."""
     first = image // 8
     return nn.Sequential(
         nn.ConvTranspose2d(100, 4 * width, first, bias=False),  # (N, image/8, image/8, 4·width)
