@@ -1,9 +1,10 @@
 """What the whole suite shares: the hypothesis profiles.
 
-`ci` (the default) draws the same examples every time and has no deadline; `dev` draws new ones, and
-`nightly` a thousand of them for every operation:
+`ci` (the default) draws the same few examples every time, as many as the test names, and has no
+deadline; `random` draws as few, but new ones; `dev` draws 200 new ones for every test, whatever it
+names; `nightly` a thousand:
 
-    HYPOTHESIS_PROFILE=dev pytest
+    HYPOTHESIS_PROFILE=dev pytest tests/test_specs.py
 
 looks for failures that the fixed examples miss.
 """
@@ -25,11 +26,13 @@ settings.register_profile(
     suppress_health_check=SLOW_DRAWS,
     max_examples=200,
 )
+settings.register_profile("random", settings.get_profile("dev"), database=None, max_examples=100)
 settings.register_profile("nightly", settings.get_profile("dev"), database=None, max_examples=1000)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 settings.load_profile(PROFILE)
 
 
 def examples(count):
-    """Settings of a test with so many examples; nightly a thousand."""
-    return settings(max_examples=1000 if PROFILE == "nightly" else count)
+    """Settings of a test: so many examples, or as many as the profile decides."""
+    decides = PROFILE in ("dev", "nightly")
+    return settings() if decides else settings(max_examples=count)

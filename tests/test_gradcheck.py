@@ -7,7 +7,8 @@ import pytest
 
 import minigan as mg
 from minigan import functional as F
-from minigan.gradcheck import GradcheckError, KinkError, gradcheck
+from minigan.gradcheck import GradcheckError, KinkError, Unmeasurable, gradcheck
+from minigan.gradcheck.differences import bounded
 from minigan.ops.reduction import Sum
 
 RNG = np.random.default_rng(0)
@@ -209,7 +210,9 @@ def test_no_elements_are_no_error():
     gradcheck(lambda x: x * x, [np.zeros((0, 3))], order=2)
 
 
-@pytest.mark.parametrize("function", [F.relu, F.abs, lambda x: F.clip(x, -2, 0)])
+@pytest.mark.parametrize(
+    "function", [F.relu, F.abs, lambda x: F.clip(x, -2, 0), lambda x: F.relu(x) * 1e-12]
+)
 @pytest.mark.parametrize("offset", [0.0, 3e-5, -1e-4])
 def test_a_kink_is_told_from_a_wrong_gradient(function, offset):
     x = np.array([0.7, offset, -0.3])
@@ -301,3 +304,326 @@ def test_a_nan_is_the_element_furthest_off():
 
     with pytest.raises(mg.GradcheckError, match=r"worst: input 0, element \(0, 1\): .* says nan"):
         mg.gradcheck(lambda x: Holed()(x), np.ones((2, 3)))
+
+
+# Numbers that differences cannot measure, and those that they can
+
+
+def square(x):
+    return Square()(x)
+
+
+def forgets(x):
+    return Forgets()(x)
+
+
+SWAMPED = r"too flat or too large to measure: rescale it, or choose another step"
+
+
+@pytest.mark.parametrize("op", [Square, Forgets])
+@pytest.mark.parametrize(
+    ("around", "scale"),
+    [
+        (lambda y: y + 1e12, 1),
+        (lambda y: y + 1e16, 1),
+        (lambda y: y * 1e-9 + 1.0, 1),
+        (lambda y: y * 1e-18 + 1.0, 1),
+        (lambda y: y.sum() + 1e16, 1),
+        (lambda y: y, 1e13),
+        (lambda y: y * 1e-20, 1e13),
+        (lambda y: F.tanh(y * 1e-26), 1e13),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_drowns_in_rounding_gets_no_verdict(op, around, scale, seed):
+    """Whether backward is right or returns zeros."""
+    with pytest.raises(Unmeasurable, match=SWAMPED):
+        gradcheck(lambda x: around(op()(x)), [X * scale], seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("around", "scale"),
+    [
+        (lambda y: y * 1e-12, 1),
+        (lambda y: y * 1e-200, 1),
+        (lambda y: y * 1e200, 1),
+        (lambda y: y.sum() * 1e-12, 1),
+        (lambda y: y, 1e-10),
+        (lambda y: y, 1e-13),
+        (lambda y: y * 1e-3, 1e5),
+        (lambda y: y * 1e-30, 1e-5),
+    ],
+)
+@pytest.mark.parametrize("order", [1, 2])
+def test_small_and_large_numbers_are_measured_on_their_own_scale(around, scale, order):
+    for seed in range(3):
+        assert gradcheck(lambda x: around(Square()(x)), [X * scale], order, seed) < 0.5
+        for op in (Forgets, WrongSign, Slightly, OneElementZeroed):
+            if op is Slightly and not 1e-12 < scale < 1e3:  # rounding is worth that much there
+                continue
+            with pytest.raises(GradcheckError, match="backward disagrees"):
+                gradcheck(lambda x, op=op: around(op()(x)), [X * scale], order, seed)
+
+
+def test_another_step_measures_what_this_one_cannot():
+    with pytest.raises(Unmeasurable, match=r"input 0, element .*, is .*e.13, and a step of 0.0001"):
+        gradcheck(square, [X * 1e13])
+    assert gradcheck(square, [X * 1e13], step=1e10) < 1
+    with pytest.raises(GradcheckError):
+        gradcheck(forgets, [X * 1e13], step=1e10)
+
+
+class Nothing(mg.Op):
+    """Zero, of which zero is the gradient."""
+
+    def forward(self, x):
+        return x * 0
+
+    def backward(self, gy):
+        return gy * 0.0
+
+
+class SumOfSoftmax(mg.Op):
+    """One, but for a rounding here and there; so its gradient is zero."""
+
+    def forward(self, x):
+        y = np.exp(x - x.max(1, keepdims=True))
+        return (y / y.sum(1, keepdims=True)).sum(1)
+
+    def backward(self, gy):
+        return F.broadcast_to(gy.reshape((-1, 1)), self.shapes[0]) * 0.0
+
+
+CONSTANT = {
+    "zero": lambda x: Nothing()(x),
+    "0 * x": lambda x: x * 0.0,
+    "0 * x + 300": lambda x: x * 0.0 + 300.0,
+    "0 * x + 1e15": lambda x: x * 0.0 + 1e15,
+    "relu": lambda x: F.relu(-x),
+    "relu + 1": lambda x: F.relu(-x) + 1.0,
+    "clip": lambda x: F.clip(x, -3, 0.25),
+    "clip of several": lambda x: F.clip(x * 1e4, 0, 1).sum(),
+    "x ** 0": lambda x: x**0,
+    "softmax of one": lambda x: F.softmax(x.reshape((-1, 1))),
+    "sum of a softmax": lambda x: SumOfSoftmax()(x),
+    "another's": lambda x: mg.tensor(np.ones(3), dtype=np.float64),
+    "maximum": lambda x: F.maximum(x, 1e6),
+}
+
+
+@pytest.mark.parametrize("function", CONSTANT.values(), ids=CONSTANT)
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_what_is_constant_has_a_zero_gradient(function, order):
+    for seed in range(3):
+        gradcheck(function, [X], order, seed)
+
+
+class Constant(mg.Op):
+    """Does not move, and says that it does, a little."""
+
+    value = 0.0
+
+    def forward(self, x):
+        return x * 0 + self.value
+
+    def backward(self, gy):
+        return gy * 1e-5
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_constant_with_a_gradient_is_noticed(value):
+    with pytest.raises(GradcheckError, match=r"backward says -?\S+e-0\d, differences say -?0 "):
+        gradcheck(lambda x: Constant(value=value)(x), [X])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_minimum_has_a_zero_gradient(order, seed):
+    for function in (lambda x: (x - X) ** 2, lambda x: ((x - X) ** 2).sum() + 1.0):
+        assert gradcheck(function, [X], order, seed) < 1
+    for function in (lambda x: x * x, lambda x: F.tanh(x) ** 2, lambda x: 1e-9 * F.tanh(x) ** 2):
+        assert gradcheck(function, [X * 0], order, seed) < 1
+
+
+def test_a_slope_that_cancels_along_a_line_is_no_small_slope():
+    """Scalars, whose parts nearly cancel along some of many directions."""
+    for seed in range(300):
+        assert gradcheck(lambda x: (x * W[:2]).sum(), [X[0, :2]], seed=seed) < 1
+        assert gradcheck(lambda x: F.tanh(x).sum() - 1.5, [X[0, :2]], seed=seed) < 1
+
+
+# The edge of a domain
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "words"),
+    [
+        (F.log, 1e-5, r"input 1, element \(2,\): 1e-05 moved to -\S+ gives NaN"),
+        (F.sqrt, 5e-5, r"input 1, element \(2,\): 5e-05 moved to -\S+ gives NaN"),
+        (F.exp, 709.7827, r"input 1, element \(2,\): 709.7827 moved to 709.7\d+ gives Inf"),
+    ],
+)
+def test_the_edge_of_a_domain_is_no_kink(function, x, words):
+    point = np.array([0.5, 0.7, x])
+    with pytest.raises(Unmeasurable, match=words) as caught:
+        gradcheck(lambda a, b: a + function(b), [W[:3], point])
+    assert not isinstance(caught.value, KinkError)
+    assert "gradcheck, order 1: the function is not finite beside the point:\n" in str(caught.value)
+    assert "move the inputs away from there, or choose a smaller step" in str(caught.value)
+
+
+def test_the_edge_of_a_domain_that_no_element_crosses_alone():
+    def ratio(x, y):
+        return F.log(x + y)
+
+    found = []
+    for seed in range(20):
+        with pytest.raises(Unmeasurable) as caught:  # or a kink, if the line stays inside
+            gradcheck(ratio, [np.array([-1.0]), np.array([1.00016])], seed=seed)
+        found.append("not for one element alone, but with all inputs moved" in str(caught.value))
+    assert any(found)
+    assert not all(found)
+
+
+# Options that make no sense, inputs that are none
+
+
+@pytest.mark.parametrize("name", ["step", "tolerance"])
+@pytest.mark.parametrize("value", [0, 0.0, -1e-4, np.nan, np.inf, -np.inf, "1e-4", None])
+def test_a_step_or_tolerance_that_is_no_positive_number_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"gradcheck: {name} must be a positive number, got "):
+        gradcheck(F.exp, [X], **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (1.0, r"the inputs are one float; give a list .*: \[np.array\(1.0\)\]"),
+        (3, r"the inputs are one int; give a list .*: \[np.array\(3\)\]"),
+        ([1.0, 2.0], r"input 0 is the number 1.0, .* Then write \[np.array\(\[...\]\)\]; if not"),
+        ([X, 2], r"input 1 is the number 2, and each input must be an array or a tensor"),
+    ],
+)
+def test_plain_numbers_get_a_hint(inputs, words):
+    with pytest.raises(TypeError, match=f"gradcheck: {words}"):
+        gradcheck(F.exp, inputs)
+
+
+def test_the_place_of_an_error_is_found_with_the_tolerance_and_step_of_the_check():
+    """`tolerance` loose enough for some elements: only the others are counted as off."""
+
+    class Some(Square):
+        def backward(self, gy):
+            wrong = np.ones(gy.shape)
+            wrong[0, 1], wrong[2, 3] = 1 + 1e-5, 1.5
+            return super().backward(gy) * wrong
+
+    def some(x):
+        return Some()(x)
+
+    with pytest.raises(GradcheckError, match=r"\n  2 of 12 elements are off"):
+        gradcheck(some, [X])
+    with pytest.raises(
+        GradcheckError, match=r"element \(2, 3\)(?s:.)*\n  1 of 12 elements are off"
+    ):
+        gradcheck(some, [X], tolerance=1e-3)
+
+
+def test_the_differences_of_a_message_are_those_of_the_check():
+    """That is, at half the step: of x⁵ they are 5·x⁴ − 4·(h/2)⁴."""
+
+    class Fifth(Square):
+        def forward(self, x):
+            self.save(0)
+            return x**5
+
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(lambda x: Fifth()(x), [np.full(1, 2.0)], tolerance=1e-3, step=0.1)
+    said = float(re.search(r"differences say (\S+) ", str(caught.value))[1])
+    (v,) = bounded(np.random.default_rng(0), (1,))
+    assert said == pytest.approx(v * (5 * 2.0**4 - 4 * 0.05**4), rel=1e-9)
+    assert said != pytest.approx(v * (5 * 2.0**4 - 4 * 0.1**4), rel=1e-6)
+
+
+# Backward that raises
+
+
+class Raises(Square):
+    def backward(self, gy):
+        raise IndexError("not there")
+
+
+def test_a_backward_that_raises_is_wrong_and_named():
+    def mine(x):
+        return Raises()(x)
+
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(mine, [X], seed=3)
+    message = str(caught.value)
+    assert message.startswith("gradcheck, order 1: backward raised IndexError: not there\n")
+    assert re.search(r"  in backward, .*test_gradcheck.py, line \d+\n", message)
+    assert message.endswith("function mine, seed 3")
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
+def test_a_forward_that_raises_is_left_alone():
+    def mine(x):
+        raise IndexError("not there")
+
+    with pytest.raises(IndexError, match="not there"):
+        gradcheck(mine, [X])
+
+
+# Names at higher orders
+
+
+class WrongInCotangent(mg.Op):
+    """y = 2x, whose backward is right, but for the derivative of that in the cotangent."""
+
+    def forward(self, x):
+        return x * 2
+
+    def backward(self, gy):
+        return gy.detach() * 2.0 + (gy - gy.detach()) * 3.0
+
+
+class WrongInFirst(mg.Op):
+    """The same one order later."""
+
+    def forward(self, x):
+        self.save(0)
+        return x * x
+
+    def backward(self, gy):
+        (x,) = self.saved()
+        return WrongInCotangent()(gy) * x
+
+
+@pytest.mark.parametrize(
+    ("op", "order", "names"),
+    [
+        (WrongInCotangent, 2, "; the cotangent of order 1 (3, 4)"),
+        (
+            WrongInFirst,
+            3,
+            "; the cotangent of order 1 (3, 4); the cotangent of order 2 (12,)",
+        ),
+    ],
+)
+def test_cotangents_are_called_so(op, order, names):
+    gradcheck(lambda x: op()(x), [X], order - 1)
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(lambda x: op()(x), [X], order)
+    message = str(caught.value)
+    assert re.search(r"worst: the cotangent of order [12], element \(\d.*\): backward", message)
+    assert f"inputs (3, 4){names}\n" in message
+    assert "input 1" not in message
+
+
+def test_what_is_wrong_with_a_derivative_is_said_of_it():
+    class Random(Square):
+        def backward(self, gy):
+            return super().backward(gy) * (1 + 1e-13 * np.random.default_rng().normal())
+
+    with pytest.raises(ValueError, match="the derivative of order 1 gives different values"):
+        gradcheck(lambda x: Random()(x), [X], order=2)

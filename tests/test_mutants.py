@@ -1,6 +1,7 @@
 """Wrong backward rules are noticed: every mutant of every op and of the engine is caught."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -132,6 +133,32 @@ def test_the_command_prints_json(capsys):
     assert outcomes["gradient of input 0: sign"]["by"] == "gradient"
     assert outcomes["gradient of input 0: detached"]["by"] == "second_order"
     assert outcomes["gradient of input 0: flat"]["by"] == mutants.ENGINE_SAYS
+
+
+def test_the_report_says_how_many_by_what_and_which_are_equivalent(capsys):
+    assert mutants.main(["--op", "Relu", "--op", "Neg"]) == 0
+    printed = capsys.readouterr().out
+    outcomes = mutants.run_mutants(["Relu", "Neg"])
+    by = re.findall(r"^ +(\d+)  (.*)$", printed, re.M)
+    assert {part: int(count) for count, part in by} == outcomes.by_part()
+    key = ("Relu", "saved array 0: detached")
+    assert f"equivalent: Relu, saved array 0: detached\n  {mutants.EQUIVALENT[key]}\n" in printed
+    last = re.search(
+        r"(\d+) mutants tried in \d+ s: (\d+) caught, 1 equivalent, 0 survived\n"
+        r"\((\d+) more are not counted: they never gave anything else",
+        printed,
+    )
+    tried, caught, idle = map(int, last.groups())
+    assert tried == outcomes.tried == caught + 1
+    assert caught == sum(int(count) for count, _ in by)
+    assert idle == len(outcomes.of("idle")) > 0
+
+
+def test_a_stale_graph_is_noticed_and_so_is_a_step_that_is_not_counted():
+    report = mutants.run_mutants([mutants.ENGINE])
+    by = {outcome.mutant: outcome.by for outcome in report.outcomes}
+    assert by["stale saved arrays read"] == "stale"
+    assert by["changes in place not counted"] == "stale"
 
 
 def test_an_op_that_is_not_there():

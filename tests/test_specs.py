@@ -4,6 +4,8 @@ Hypothesis draws the cases. What the check itself can see is in `test_specs_chec
 """
 
 import inspect
+import os
+import subprocess
 import sys
 import types
 
@@ -168,6 +170,22 @@ def test_the_profiles():
     assert not settings.get_profile("dev").derandomize
     assert not nightly.derandomize
     assert nightly.max_examples == 1000
+
+
+@pytest.mark.parametrize(
+    ("profile", "count"), [("ci", 20), ("random", 20), ("dev", 200), ("nightly", 1000)]
+)
+def test_the_profile_decides_how_many_examples_there_are(profile, count):
+    code = "import conftest; print((s := conftest.examples(20)).max_examples, s.derandomize)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=os.path.dirname(__file__),
+        env={**os.environ, "HYPOTHESIS_PROFILE": profile},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(count), str(profile == "ci")]
 
 
 def test_an_entry_cannot_be_registered_twice():

@@ -11,7 +11,10 @@ import pytest
 
 import minigan as mg
 from minigan import functional as F
+from minigan.gradcheck import KinkError
 from minigan.specs import PARTS, REGISTRY, Case, check, ops_of, values
+from minigan.specs.check import Failed
+from minigan.tensor import is_recording
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0.5, 2, (3, 4))
@@ -121,6 +124,17 @@ class Fused(Square):
         return gy * self.saved()[0].data * (2 + 1e-10)
 
 
+class HoldsItsInput(Square):
+    """Keeps the array itself, past the counter of changes in place."""
+
+    def forward(self, x):
+        self.x = x
+        return super().forward(x)
+
+    def backward(self, gy):
+        return gy * (self.saved()[0] if is_recording() else mg.Tensor(self.x, self.x.dtype)) * 2.0
+
+
 class Remembers(Square):
     """Adds what the last backward gave."""
 
@@ -135,17 +149,26 @@ class Remembers(Square):
 @pytest.mark.parametrize(
     ("op", "part", "words"),
     [
-        (WrongValue, "forward", r"value in float64: input 0, element \(0, 0\)"),
+        (
+            WrongValue,
+            "forward",
+            r"value in float64: output 0, element \(0, 0\): the operation \S+, the reference ",
+        ),
         (Slightly, "gradient", r"order 1: .*\n  worst: input 0, element \(\d, \d\): backward says"),
         (RawArray, "second_order", r"order 2: .*\n  worst: input 0, element \(\d, \d\)"),
         (NotTheSame, "repeat", "the second backward: input 0, element"),
         (Remembers, "repeat", "the second backward: input 0, element"),
-        (NotZero, "zero", "under a zero cotangent: input 0, element .* against 0;"),
+        (NotZero, "zero", "under a zero cotangent: input 0, element .*: found 1e-300, expected 0;"),
         (WritesCotangent, "ownership", "backward changed the cotangent"),
         (WritesInput, "ownership", "backward changed input 0"),
         (Contiguous, "layouts", "with a cotangent that is .*: input 0, element"),
-        (WrongSingle, "float32", "in float32: input 0, element .* of 12 differ"),
-        (Fused, "fused_agrees", "recorded: input 0, element"),
+        (WrongSingle, "float32", r"in float32 \S+, in float64 \S+; \d+ of 12 differ"),
+        (HoldsItsInput, "stale", r"step: input 0, element \(0, 0\): after \S+, before \S+; 12 of"),
+        (
+            Fused,
+            "fused_agrees",
+            r"differ: input 0, element \(\d, \d\): recorded \S+, not recorded \S+; \d+ of",
+        ),
     ],
 )
 def test_each_part_notices_what_is_its_own(op, part, words):
@@ -171,7 +194,7 @@ class WrongNeeds(mg.Op):
 
 def test_an_input_alone():
     case = case_of(WrongNeeds, np.multiply, (X, X + 1))
-    with pytest.raises(mg.GradcheckError, match="each_alone: input 1 alone: input 0, element"):
+    with pytest.raises(mg.GradcheckError, match="each_alone: input 1 alone: input 1, element"):
         check(case)
 
 
@@ -220,8 +243,21 @@ class NotSymmetric(mg.Op):
 def test_a_field_without_a_potential_has_a_hessian_that_is_not_symmetric():
     from minigan.specs.check import check_symmetry
 
-    with pytest.raises(mg.GradcheckError, match="the Hessian is not symmetric"):
+    with pytest.raises(mg.GradcheckError, match="the Hessian is not symmetric") as caught:
         check_symmetry(case_of(NotSymmetric, inputs=(X[0],)))
+    # v (2·x1, 2·x2, 2·x3, x0): element 0 has a slope along element 1, and so on.
+    found = re.search(
+        r"worst: the gradient of input 0, element \((\d),\), has a slope of (\S+) along "
+        r"input 0, element \((\d),\);\n"
+        r"  the gradient of input 0, element \(\3,\), has a slope of (\S+) along "
+        r"input 0, element \(\1,\)\n",
+        str(caught.value),
+    )
+    slopes = {(found[1], found[3]): float(found[2]), (found[3], found[1]): float(found[4])}
+    small, large = sorted(slopes, key=lambda k: abs(slopes[k]))
+    assert slopes[small] == 0
+    assert abs(slopes[large]) >= 1  # 2·v, and |v| is at least a half
+    assert large in {("0", "1"), ("1", "2"), ("2", "3")}
     for name in ("conv2d", "batch_norm", "pow", "gradient_penalty"):
         check_symmetry(REGISTRY[name].example(3))
 
@@ -242,6 +278,10 @@ def test_a_case_at_a_kink_is_no_verdict_on_the_operation():
     case = case_of(Kinked, lambda x: abs(x - 1), (np.ones(3),))
     with pytest.raises(mg.GradcheckError, match=r"gradient: KinkError: .* at or near a kink"):
         check(case)
+    with pytest.raises(Failed) as caught:
+        check(case)
+    assert caught.value.at_kink
+    assert isinstance(caught.value.__cause__, KinkError)
     near = case_of(Kinked, lambda x: abs(x - 1), (np.array([0.2, 1 + 2.9e-4]),))
     rejected = [check(replace(near, seed=s), parts=["gradient"]).rejected for s in range(20)]
     assert 0 < sum(rejected) < 20  # a step towards 1 may reach it: then another direction is drawn
@@ -254,7 +294,8 @@ class Broken(Square):
 
 
 def test_an_exception_is_a_failure_with_its_name():
-    with pytest.raises(mg.GradcheckError, match="gradient: RuntimeError: broken: backward gave"):
+    words = "gradient: gradcheck, order 1: backward raised RuntimeError: broken: backward gave"
+    with pytest.raises(mg.GradcheckError, match=words):
         check(case_of(Broken))
 
 
@@ -300,3 +341,54 @@ def test_a_layout_changes_strides_and_not_numbers(layout, shape):
         assert np.array_equal(made, array)
     elif made.size:
         assert np.array_equal(made, np.broadcast_to(array[:1], shape) if shape else array)
+
+
+def test_a_message_about_a_failure_with_another_seed_has_it_in_its_command(monkeypatch):
+    from minigan.ops.arithmetic import Mul
+
+    monkeypatch.setattr(Mul, "slope_a", lambda self, gy: gy * self.saved()[1] * 1.5)
+    with pytest.raises(mg.GradcheckError) as caught:
+        check(REGISTRY["mul"].example(3), order=1, seed=12)
+    assert str(caught.value).endswith("--seed 3 --examples 1 --order 1 --directions 12")
+
+
+def test_a_message_about_a_failure_on_a_device_has_it_in_its_command(monkeypatch):
+    from minigan import backend
+    from minigan.ops.arithmetic import Mul
+
+    monkeypatch.setattr(Mul, "slope_a", lambda self, gy: gy * self.saved()[1] * 1.5)
+    case = REGISTRY["mul"].example(3)
+    monkeypatch.setattr(backend._settings, "device", "cuda")
+    text = str(Failed(case, "gradient", AssertionError("off")))
+    assert text.endswith("--op mul --seed 3 --examples 1 --device cuda")
+
+
+def test_in_second_order_cotangents_are_named():
+    with pytest.raises(mg.GradcheckError) as caught:
+        check(case_of(RawArray), parts=["second_order"])
+    assert "inputs (3, 4); the cotangent of order 1 (3, 4)\n" in str(caught.value)
+
+
+def test_attention_by_loops_is_attention():
+    """The reference of a composite has one of its own here: softmax over one key is 1."""
+    from minigan.specs import reference
+
+    x = RNG.normal(size=(2, 1, 1, 3))
+    wq, wk, wv = RNG.normal(size=(3, 3, 3))
+    np.testing.assert_allclose(reference.attention(x, wq, wk, wv), x @ wv, rtol=1e-14)
+    x = RNG.normal(size=(1, 2, 2, 3))
+    even = reference.attention(x, wq * 0, wk, wv)  # all weights are the same
+    np.testing.assert_allclose(even, np.broadcast_to((x @ wv).mean((1, 2)), x.shape), rtol=1e-14)
+
+
+def test_a_wrong_attention_does_not_agree_with_its_reference(monkeypatch):
+    """They share nothing: what is wrong in one is not wrong in the other."""
+    case = REGISTRY["attention_conv_norm"].example(0)
+    softmax = F.softmax
+    monkeypatch.setattr(F, "softmax", lambda x: softmax(x, axis=-2))
+    with pytest.raises(mg.GradcheckError, match="value in float64: output 0"):
+        check(case, parts=["forward"])
+    code = case.reference.__code__
+    names = {*code.co_names, *code.co_freevars}
+    assert "attention" in names
+    assert not names & {"attend", "F", "special"}

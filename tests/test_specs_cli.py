@@ -1,7 +1,9 @@
 """`python -m minigan.gradcheck`: what it prints, and what its exit code says."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -11,8 +13,9 @@ import pytest
 import minigan as mg
 from minigan import functional as F
 from minigan.ops.activation import Erf, Tanh
-from minigan.specs import REGISTRY
+from minigan.specs import REGISTRY, Case, Spec, check, mutants
 from minigan.specs.cli import main
+from minigan.tensor import is_recording
 
 # Functions of somebody's own, which the command line finds under the name of this file
 
@@ -25,7 +28,39 @@ def brings_inputs(x):
     return x * x
 
 
-brings_inputs.inputs = lambda: [np.array([1, 2, 3])]  # whole numbers are made float64
+brings_inputs.inputs = lambda: [np.array([1.0, 2.0, 3.0])]
+
+
+def brings_whole_numbers(x):
+    return x * x
+
+
+brings_whole_numbers.inputs = [np.array([1, 2, 3])]
+
+
+def brings_float32(x):
+    return x * x
+
+
+brings_float32.inputs = [np.array([1, 2, 3], dtype=np.float32)]
+
+
+def brings_numbers(x, y):
+    return x * y
+
+
+brings_numbers.inputs = [1.0, 2.0]
+
+
+def brings_trouble(x):
+    return x
+
+
+def trouble():
+    return [][0]
+
+
+brings_trouble.inputs = trouble
 
 
 def brings_a_list(x, w):
@@ -44,6 +79,37 @@ class Halved(mg.Op):
         return gy * self.saved()[0]
 
 
+class Raising(Halved):
+    def backward(self, gy):
+        return gy * {}["no such key"]
+
+
+def raises_in_backward(x):
+    return Raising()(x)
+
+
+class RaisingWhenRecorded(Halved):
+    def backward(self, gy):
+        if is_recording():
+            raise NotImplementedError("no second derivative")
+        return super().backward(gy) * 2.0
+
+
+def raises_in_second_backward(x):
+    return RaisingWhenRecorded()(x)
+
+
+def raises_in_forward(x):
+    return x * {}["no such key"]
+
+
+def wrong_with_float32(x):
+    return Halved()(x)
+
+
+wrong_with_float32.inputs = [np.array([1, 2, 3], dtype=np.float32)]
+
+
 def wrong(x, y):
     return Halved()(y) + x
 
@@ -53,6 +119,20 @@ def kinked(x):
 
 
 kinked.inputs = [np.zeros(3)]
+
+
+def huge(x):
+    return x * x + 1e12
+
+
+huge.inputs = [np.ones(3)]
+
+
+def edge(x):
+    return F.log(x)
+
+
+edge.inputs = [np.array([1.0, 1e-5])]
 
 
 def noisy(x):
@@ -132,6 +212,8 @@ def test_a_wrong_gradient_is_reported_and_can_be_run_again(capsys, monkeypatch):
         ["right", "--shape", "3x4", "--shape", "4x2"],
         ["brings_inputs"],
         ["brings_a_list", "--order", "3"],
+        ["brings_whole_numbers", "--float64"],
+        ["brings_float32", "--float64"],
         ["brings_inputs", "--shape", "()"],
     ],
 )
@@ -162,6 +244,9 @@ def test_a_wrong_function_of_your_own(capsys):
         (["--order", "0"], "--examples and --order must be at least 1"),
         (["--seed", "-1"], "--seed at least 0"),
         (["--seed", "x"], "invalid int value"),
+        (["--directions", "-1"], "--directions too"),
+        (["--float64"], "--float64 is for a function of yours"),
+        ([f"{HERE}:right", "--directions", "1"], "--directions is for the registry"),
         (["--shape", "3"], "--shape is for a function of yours"),
         ([f"{HERE}:right", "--op", "mul"], "give either --op or a function"),
         ([f"{HERE}:right", "--device", "cuda"], "leave --device out"),
@@ -185,6 +270,22 @@ def test_options_that_make_no_sense(capsys, arguments, words):
         ([f"{HERE}:right"], "right: no inputs: give --shape 3x4 for each, or set right.inputs"),
         ([f"{HERE}:right", "--shape", "3,4"], "--shape 3,4: write sizes with an x between"),
         ([f"{HERE}:right", "--shape", "3"], "right cannot be checked: .*right.* 'w'"),
+        (
+            [f"{HERE}:brings_whole_numbers"],
+            "input 0 is int64; .* integers have no gradient: .*; or let --float64 turn",
+        ),
+        ([f"{HERE}:brings_float32"], "input 0 is float32; differences .*; or let --float64 turn"),
+        ([f"{HERE}:brings_numbers"], "input 0 is the number 1.0, and each input must be an array"),
+        (
+            [f"{HERE}:brings_trouble"],
+            r"brings_trouble.inputs cannot be had: it raised IndexError: (?s:.)*, in trouble",
+        ),
+        (
+            [f"{HERE}:raises_in_forward", "--shape", "3"],
+            r"cannot be checked: it raised KeyError: 'no such key'(?s:.)*, in raises_in_forward",
+        ),
+        ([f"{HERE}:huge"], "huge cannot be checked: .* too flat or too large to measure"),
+        ([f"{HERE}:edge"], r"the function is not finite beside the point:(?s:.)*input 0, element"),
         ([f"{HERE}:kinked"], "kinked cannot be checked: .* at or near a kink"),
         ([f"{HERE}:noisy", "--shape", "9"], "different values for the same inputs"),
         ([f"{HERE}:returns_an_array", "--shape", "3"], "the function returned ndarray, no Tensor"),
@@ -192,8 +293,8 @@ def test_options_that_make_no_sense(capsys, arguments, words):
     ],
 )
 def test_questions_that_make_no_sense(capsys, arguments, words):
-    code, _, err = run(capsys, *arguments)
-    assert code == 2
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")  # and no head of a table
     assert re.search(f"^gradcheck: .*{words}", err)
     assert "Traceback" not in err
 
@@ -202,6 +303,139 @@ def test_the_device_is_put_back():
     assert mg.tensor(1.0).device == "cpu"
     assert main(["--device", "tpu"]) == 2
     assert mg.tensor(1.0).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "raises_in_backward",
+            r"order 1: backward raised KeyError: 'no such key'\n  in backward, ",
+        ),
+        (
+            "raises_in_second_backward",
+            r"backward, recorded to .* raised NotImplementedError: no second derivative\n"
+            r"  in backward, ",
+        ),
+    ],
+)
+def test_a_backward_that_raises_is_a_failure(capsys, name, words):
+    code, out, err = run(capsys, f"{HERE}:{name}", "--shape", "3", "--seed", "5")
+    assert (code, err) == (1, "")
+    assert re.search(words + r".*test_specs_cli.py, line \d+\n  function \w+, seed 5\n", out)
+    again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
+    assert again == f"{HERE}:{name} --shape 3 --order 2 --seed 5 --examples 1"
+
+
+def failure(out):
+    """The message about a failure, with no times in it."""
+    return out[out.index("\n\n") : out.rindex("\n\n")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["wrong", "--shape", "2x3", "--shape", "2x3", "--seed", "3", "--examples", "4"],
+        ["wrong", "--shape", "()", "--shape", "()", "--order", "1"],
+        ["wrong_with_float32", "--float64"],
+        ["raises_in_backward", "--shape", "4"],
+    ],
+)
+def test_the_command_for_a_function_gives_the_same_failure_from_a_shell(capsys, arguments):
+    name, *rest = arguments
+    code, out, _ = run(capsys, f"{HERE}:{name}", *rest)
+    assert code == 1
+    again = out.split("to run it again: python ")[1].splitlines()[0]
+    command = f"{shlex.quote(sys.executable)} {again}"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, env=with_tests_on_path()
+    )
+    assert done.returncode == 1, done.stderr
+    assert failure(done.stdout) == failure(out)
+
+
+def with_tests_on_path():
+    """The environment of a child that imports this file, and the minigan under test."""
+    package = os.path.dirname(os.path.dirname(mg.__file__))
+    paths = [os.path.dirname(__file__), package, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def test_the_command_for_an_entry_gives_the_same_failure(capsys, monkeypatch):
+    """With other directions than the example's own; with the order."""
+    monkeypatch.setattr(Tanh, "fused_backward", lambda self, gy: gy * 0.5)
+    for order in ("1", "3"):
+        options = ["--op", "tanh", "--seed", "4", "--order", order, "--directions", "9"]
+        code, out, _ = run(capsys, *options)
+        again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
+        assert code == 1
+        code, repeated, _ = run(capsys, *shlex.split(again))
+        assert code == 1
+        assert failure(repeated) == failure(out)
+        plain = again.replace(" --directions 9", "")
+        assert plain != again
+        assert failure(run(capsys, *shlex.split(plain))[1]) != failure(out)
+
+
+def test_the_seed_given_to_check_is_in_the_command(capsys, monkeypatch):
+    monkeypatch.setattr(Tanh, "fused_backward", lambda self, gy: gy * 0.5)
+    with pytest.raises(mg.GradcheckError) as caught:
+        check(REGISTRY["tanh"].example(4), seed=31)
+    again = str(caught.value).split("to run it again: python -m minigan.gradcheck ")[1]
+    code, out, _ = run(capsys, *shlex.split(again))
+    assert code == 1
+    assert str(caught.value) in out
+
+
+def entry(number_at_kink):
+    def build(choose):
+        x = np.array([choose.integer(1, 3) / 8.0 + 1.0])
+        corner = x.copy() if choose.integer(1, 20) <= number_at_kink else np.zeros(1)
+        return Case(lambda x: F.abs(x - corner.astype(x.dtype)), lambda x: np.abs(x - corner), (x,))
+
+    return Spec("cornered", "function", build)
+
+
+def test_a_case_at_a_kink_is_counted_and_is_no_failure(capsys, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "cornered", entry(1))
+    code, out, _ = run(capsys, "--op", "cornered", "--examples", "100", "--json")
+    row = json.loads(out)
+    assert (code, row["failure"]) == (0, "")
+    assert 0 < row["at_kink"] <= 10
+    assert row["rejected"] == 3 * row["at_kink"]
+    assert row["examples"] == 100
+    code, out, _ = run(capsys, "--op", "cornered", "--examples", "100")
+    assert code == 0
+    assert "FAILED" not in out
+    assert f", {row['at_kink']} of them at a kink and without a verdict: all gradients agree" in out
+
+
+def test_too_many_cases_at_kinks_are_a_failure(capsys, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "cornered", entry(19))
+    code, out, _ = run(capsys, "--op", "cornered")
+    assert code == 1
+    assert "FAILED" in out
+    assert "KinkError" in out
+
+
+@pytest.mark.parametrize("module", ["minigan.gradcheck", "minigan.specs.mutants"])
+def test_a_reader_who_goes_away_is_no_error(module):
+    """As `| head -1` does."""
+    options = {"minigan.gradcheck": ["--op", "exp", "--op", "tanh"]}.get(module, ["--op", "Neg"])
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()
+    err = child.stderr.read().decode()
+    child.stderr.close()
+    assert (child.wait(), err) == (141, "")
+
+
+def test_a_mutant_of_an_op_that_is_not_there(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        mutants.main(["--op", "conv2"])
+    assert stopped.value.code == 2
+    assert "--op conv2: no op is called so; do you mean Conv2d" in capsys.readouterr().err
 
 
 def test_from_a_shell():

@@ -7,12 +7,15 @@ once, with a random cotangent v: φ(t) = ⟨v, f(x + t·u)⟩. What backward say
     D(h) = (8·(φ(h) − φ(−h)) − (φ(2h) − φ(−2h))) / (12·h),
 
 whose error falls with h⁴, while that of rounding grows with 1/h. The bound for the disagreement is
-made from forward values alone, so that a wrong backward cannot widen its own.
+made from forward values alone, so that a wrong backward cannot widen its own. Where rounding would
+be most of that bound there is no verdict, nor is there one at a kink or at the edge of the domain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,14 +30,26 @@ STEP = 1e-4
 TOLERANCE = 1e-8
 LOOKED_AT = 2000  # elements of an input, to say where a gradient is wrong
 ROUNDING = 64 * 2.0**-52  # how far f may be off, relative to its size: 64 units in the last place
+SWAMPED = 1e-3  # the share of what moved that rounding may take
+JUMP = 1e6  # times rounding: what moves so far at once, after nothing, was constant until then
 DIRECTIONS = 3
+
+Terms = Callable[[float], np.ndarray]
 
 
 class GradcheckError(AssertionError):
     """A gradient that differs from the finite differences."""
 
 
-class KinkError(ValueError):
+class BackwardError(GradcheckError):
+    """A backward that gives no gradient but an error."""
+
+
+class Unmeasurable(ValueError):
+    """Differences tell nothing about the derivative at the point given."""
+
+
+class KinkError(Unmeasurable):
     """The function has no derivative at the point given, as far as differences can tell."""
 
 
@@ -52,20 +67,47 @@ def leaf(array: np.ndarray, requires_grad: bool = False) -> Tensor:
     return Tensor(array.copy(), dtype=np.float64, requires_grad=requires_grad)
 
 
+@contextmanager
+def backward_runs(what: str) -> Iterator[None]:
+    """Within the context an error is one of a backward, and says where it was raised."""
+    try:
+        yield
+    except GradcheckError:  # of the backward of a lower order
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.name in ("backward", "fused_backward")]
+        place = (own or frames)[-1]
+        raise BackwardError(
+            f"{what} raised {type(error).__name__}: {error}\n"
+            f"  in {place.name}, {place.filename}, line {place.lineno}"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A function at a point, under a cotangent."""
+    """A function at a point, under a cotangent.
+
+    The function of order 2 takes the inputs and the cotangent of order 1, and so on.
+    """
 
     function: Callable[..., Tensor]
     point: list[np.ndarray]
     cotangent: np.ndarray
+    order: int = 1
 
-    def along(self, direction: Sequence[np.ndarray]) -> Callable[[float], np.ndarray]:
+    def name(self, i: int) -> str:
+        """Return what the i-th array of the point is."""
+        inputs = len(self.point) - (self.order - 1)
+        return f"input {i}" if i < inputs else f"the cotangent of order {i - inputs + 1}"
+
+    def along(self, direction: Sequence[np.ndarray]) -> Terms:
         """Return t ↦ v · f(x + t·u), element by element; each t is computed once."""
 
         def terms(t: float) -> np.ndarray:
             arrays = [x + t * u for x, u in zip(self.point, direction, strict=True)]
-            return self.function(*map(leaf, arrays)).numpy() * self.cotangent
+            with np.errstate(all="ignore"):  # what is not finite is reported, with its place
+                return self.function(*map(leaf, arrays)).numpy() * self.cotangent
 
         return cache(terms)
 
@@ -75,34 +117,69 @@ class Problem:
         output = self.function(*leaves)
         if not output.requires_grad:
             return [np.zeros_like(a) for a in self.point]
-        found = grad(output, leaves, leaf(self.cotangent), allow_unused=True)
+        with backward_runs(f"gradcheck, order {self.order}: backward"):
+            found = grad(output, leaves, leaf(self.cotangent), allow_unused=True)
         return [
             np.zeros_like(a) if g is None else g.numpy()
             for a, g in zip(self.point, found, strict=True)
         ]
 
+    def elements(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yield (i, index) for the elements of all arrays: of large ones LOOKED_AT, spread out."""
+        for i, x in enumerate(self.point):
+            for flat in np.linspace(0, x.size - 1, min(x.size, LOOKED_AT)).astype(int):
+                yield i, tuple(int(n) for n in np.unravel_index(flat, x.shape))
 
-def slope(terms: Callable[[float], np.ndarray], h: float) -> float:
+    def one_element(self, i: int, index: tuple[int, ...], by: float = 1.0) -> list[np.ndarray]:
+        """Return the direction along one element of one array."""
+        direction = [np.zeros_like(a) for a in self.point]
+        direction[i][index] = by
+        return direction
+
+
+def slope(terms: Terms, h: float) -> float:
     """Return the four-point difference of φ."""
     near, far = terms(h) - terms(-h), terms(2 * h) - terms(-2 * h)
     return float((8 * near - far).sum() / (12 * h))
 
 
-def bend(terms: Callable[[float], np.ndarray], h: float) -> float:
+def bend(terms: Terms, h: float) -> float:
     """Return the slope to the right less that to the left: it shrinks with h unless at a kink."""
     return float((terms(h) - 2 * terms(0.0) + terms(-h)).sum() / h)
 
 
-def allowance(
-    terms: Callable[[float], np.ndarray], problem: Problem, tol: float, h: float
-) -> float:
-    """Return how far backward may be from D(h): a share of the slope's size, and rounding in f.
+def pace(terms: Terms, h: float) -> float:
+    """Return how fast the terms move on one side, where they move most; so at a minimum too."""
+    return float(max(np.abs(terms(t) - terms(0.0)).sum() for t in (h, -h)) / h)
 
-    The sum of the terms' sizes and not the size of their sum, since they may cancel.
+
+def allowance(terms: Terms, problem: Problem, tol: float, h: float, fastest: float) -> float:
+    """Return how far backward may be from D(h): a share of the slope's size, and rounding.
+
+    The sum of the terms' sizes and not the size of their sum, since they may cancel. Rounding is
+    that of the values, and that of inputs of their size on a function of this pace; but never more
+    than on values of size 1.
     """
+    largest = max(np.abs(x).max(initial=0.0) for x in problem.point)
+    return _allowed(terms, tol, h, min(np.abs(problem.cotangent).sum(), fastest * largest))
+
+
+def _allowed(terms: Terms, tol: float, h: float, more: float) -> float:
     moved = np.abs(terms(h) - terms(-h)).sum() / (2 * h)
-    size = np.abs(terms(h)).sum() + np.abs(problem.cotangent).sum()
-    return float(tol * moved + ROUNDING * size / h)
+    return float(tol * moved + ROUNDING * (np.abs(terms(h)).sum() + more) / h)
+
+
+def allowance_of_bends(
+    terms: Terms, problem: Problem, tol: float, h: float, allowed: float
+) -> float:
+    """Return how far bends at h and h/2 may be apart, which are known less well than slopes.
+
+    Their error falls with h² only. At a minimum of size 0 they are all that there is, and judged by
+    their own size.
+    """
+    curved = np.abs(terms(h) - 2 * terms(0.0) + terms(-h)).sum() / h
+    most = _allowed(terms, tol, h, np.abs(problem.cotangent).sum())
+    return min(1000 * allowed + 1e-3 * float(curved), 1000 * most)
 
 
 def derivative(function: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
@@ -114,7 +191,8 @@ def derivative(function: Callable[..., Tensor], count: int) -> Callable[..., Ten
         output = function(*inputs)
         if not output.requires_grad:
             return concatenate([(x * 0.0).reshape(-1) for x in inputs])
-        found = grad(output, inputs, cotangent, create_graph=True, allow_unused=True)
+        with backward_runs("gradcheck: backward, recorded to be differentiated again,"):
+            found = grad(output, inputs, cotangent, create_graph=True, allow_unused=True)
         parts = [x * 0.0 if g is None else g for x, g in zip(inputs, found, strict=True)]
         return concatenate([part.reshape(-1) for part in parts])
 
@@ -124,7 +202,6 @@ def derivative(function: Callable[..., Tensor], count: int) -> Callable[..., Ten
 def compare(
     problem: Problem,
     random: np.random.Generator,
-    order: int = 1,
     tolerance: float = TOLERANCE,
     step: float = STEP,
     spare: int = 0,
@@ -133,7 +210,6 @@ def compare(
     """Compare backward with differences along `DIRECTIONS` random lines.
 
     Args:
-        order: for the messages.
         spare: how many directions may be rejected because differences disagree among themselves.
         explain: whether a failure is located, which takes differences of every element.
 
@@ -141,42 +217,116 @@ def compare(
         The largest error as a share of what is allowed, and the number of directions rejected.
 
     Raises:
-        GradcheckError: backward is wrong.
+        GradcheckError: backward is wrong, or raises an error.
         KinkError: more directions than `spare` were rejected.
+        Unmeasurable: the function is not finite beside the point, or rounding hides its slope.
     """
-    gradients = problem.gradients()
-    worst, rejected, accepted = 0.0, 0, 0
-    while accepted < DIRECTIONS:
+
+    def draw() -> tuple[list[np.ndarray], Terms]:
         direction = [bounded(random, a.shape) for a in problem.point]
         terms = problem.along(direction)
-        allowed = allowance(terms, problem, tolerance, step)
-        expected = slope(terms, step / 2)
-        kink = _kink(terms, allowed, step)
+        _check_finite(problem, direction, terms, step)
+        return direction, terms
+
+    gradients = problem.gradients()
+    lines = [draw() for _ in range(DIRECTIONS)]
+    fastest = max(pace(terms, step) for _, terms in lines)
+    _check_size(problem, [terms for _, terms in lines], step, fastest)
+    worst, rejected = 0.0, 0
+    while lines:
+        direction, terms = lines.pop(0)
+        allowed = allowance(terms, problem, tolerance, step, fastest)
+        bent = allowance_of_bends(terms, problem, tolerance, step, allowed)
+        kink = _kink(terms, allowed, bent, step)
         if kink:
             rejected += 1
             if rejected > spare:
-                raise KinkError(f"gradcheck, order {order}: {kink}")
+                raise KinkError(f"gradcheck, order {problem.order}: {kink}")
+            lines.append(draw())
             continue
-        accepted += 1
+        expected = slope(terms, step / 2)
         claimed = sum(float((g * u).sum()) for g, u in zip(gradients, direction, strict=True))
         error = abs(claimed - expected)
         if not error <= allowed:
-            where = _locate(problem, gradients, step) if explain else ""
+            where = _locate(problem, gradients, tolerance, step, fastest) if explain else ""
             raise GradcheckError(
-                f"gradcheck, order {order}: backward disagrees with finite differences.\n{where}"
-                f"  along a random direction: {claimed:.12g} against {expected:.12g}, "
-                f"{error / allowed:.3g} times what is allowed"
+                f"gradcheck, order {problem.order}: backward disagrees with finite differences.\n"
+                f"{where}  along a random direction: {claimed:.12g} against {expected:.12g}, "
+                f"{error / allowed if allowed else np.inf:.3g} times what is allowed"
             )
         worst = max(worst, error / allowed if error else 0.0)
     return worst, rejected
 
 
-def _kink(terms: Callable[[float], np.ndarray], allowed: float, step: float) -> str:
+def _check_finite(problem: Problem, direction: list[np.ndarray], terms: Terms, step: float) -> None:
+    """Raise where the function leaves its domain, or overflows, at a point of a difference."""
+    for t in (step / 2, -step / 2, step, -step, 2 * step, -2 * step):
+        if not np.isfinite(terms(t)).all():
+            raise Unmeasurable(
+                f"gradcheck, order {problem.order}: the function is not finite beside the point:\n"
+                f"  {_not_finite(problem, direction, t)}\n"
+                "  move the inputs away from there, or choose a smaller step"
+            )
+
+
+def _not_finite(problem: Problem, direction: list[np.ndarray], t: float) -> str:
+    """Return which element leads out of the domain, if one alone does."""
+    for i, index in problem.elements():
+        u = float(direction[i][index])
+        values = problem.along(problem.one_element(i, index, u))(t)
+        if not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)][0]
+            return (
+                f"{problem.name(i)}, element {index}: {problem.point[i][index]:.10g} moved to "
+                f"{problem.point[i][index] + t * u:.10g} gives {'NaN' if np.isnan(bad) else 'Inf'}"
+            )
+    return f"not for one element alone, but with all inputs moved by up to {abs(1.5 * t):.3g}"
+
+
+def _check_size(problem: Problem, lines: list[Terms], step: float, fastest: float) -> None:
+    """Raise where rounding, of the inputs or of the values, is too much of what moves."""
+    what = ""
+    for i, x in enumerate(problem.point):
+        if x.size and ROUNDING * np.abs(x).max() > SWAMPED * step:
+            index = tuple(map(int, np.unravel_index(np.abs(x).argmax(), x.shape)))
+            what = f"{problem.name(i)}, element {index}, is {x[index]:.3g}"
+    size = max(float(np.abs(terms(step)).sum()) for terms in lines)
+    if ROUNDING * size > SWAMPED * step * fastest and not _constant(lines, step, ROUNDING * size):
+        what = what or f"its values, of size {size:.3g}, move by {step * fastest:.3g}"
+    if what:
+        raise Unmeasurable(
+            f"gradcheck, order {problem.order}: {what}, and a step of {step:g} drowns in rounding; "
+            "too flat or too large to measure: rescale it, or choose another step"
+        )
+
+
+def _constant(lines: list[Terms], step: float, noise: float) -> bool:
+    """Return whether terms that do not move are constant, and not too large to be seen moving.
+
+    Wider and wider steps tell. A slope that drowned at first shows a little at some width; a part
+    that is constant, such as a clipped one, is left with a jump.
+    """
+    for terms in lines:
+        before = np.abs(terms(step) - terms(-step)).sum()
+        for width in step * 8.0 ** np.arange(1, 15):
+            moved = np.abs([terms(t) - terms(0.0) for t in (width, -width)]).sum()
+            if not np.isfinite(moved):
+                if width < 1:
+                    return False
+                break
+            if moved > noise:
+                if before == 0 and moved > JUMP * noise:
+                    break
+                return False
+            before = moved
+    return True
+
+
+def _kink(terms: Terms, allowed: float, bent: float, step: float) -> str:
     """Return what is wrong with the differences themselves, if anything."""
     wide, narrow = slope(terms, step), slope(terms, step / 2)
     right, straighter = bend(terms, step), 2 * bend(terms, step / 2)
-    # A bend is known less well: its error falls with h² only.
-    if abs(wide - narrow) <= allowed and abs(right - straighter) <= 1000 * allowed:
+    if abs(wide - narrow) <= allowed and abs(right - straighter) <= bent:
         return ""
     return (
         f"differences at h = {step:g} and h/2 disagree (slopes {wide:.10g} and {narrow:.10g}, "
@@ -185,31 +335,32 @@ def _kink(terms: Callable[[float], np.ndarray], allowed: float, step: float) -> 
     )
 
 
-def _locate(problem: Problem, gradients: list[np.ndarray], step: float) -> str:
+def _locate(
+    problem: Problem, gradients: list[np.ndarray], tolerance: float, step: float, fastest: float
+) -> str:
     """Difference every element of every input, and say where the gradient is furthest off.
 
-    Of large inputs only LOOKED_AT elements, evenly spread: each costs four evaluations.
+    Of large inputs only some elements: each costs six evaluations.
     """
     worst: tuple[Any, ...] = (-1.0, 0, (), 0.0, 0.0)
     wrong = looked = 0
-    for i, (x, g) in enumerate(zip(problem.point, gradients, strict=True)):
-        for flat in np.linspace(0, x.size - 1, min(x.size, LOOKED_AT)).astype(int):
-            index = tuple(int(n) for n in np.unravel_index(flat, x.shape))
-            looked += 1
-            direction = [np.zeros_like(a) for a in problem.point]
-            direction[i][index] = 1.0
-            terms = problem.along(direction)
-            expected = slope(terms, step)
-            error = abs(float(g[index]) - expected)
-            error = np.inf if np.isnan(error) else error  # nothing is further off than NaN
-            wrong += not error <= allowance(terms, problem, TOLERANCE, step)
-            if error > worst[0]:
-                worst = (error, i, index, float(g[index]), expected)
+    for i, index in problem.elements():
+        looked += 1
+        terms = problem.along(problem.one_element(i, index))
+        got, expected = float(gradients[i][index]), slope(terms, step / 2)
+        error = abs(got - expected)
+        error = np.inf if np.isnan(error) else error  # nothing is further off than NaN
+        wrong += not error <= allowance(terms, problem, tolerance, step, fastest)
+        if error > worst[0]:
+            worst = (error, i, index, got, expected)
     error, i, index, got, expected = worst
-    sizes = ", ".join(str(x.shape) for x in problem.point)
+    inputs = len(problem.point) - (problem.order - 1)
+    sizes = ", ".join(str(x.shape) for x in problem.point[:inputs])
+    for k, x in enumerate(problem.point[inputs:], inputs):
+        sizes += f"; {problem.name(k)} {x.shape}"
     total = sum(x.size for x in problem.point)
     return (
-        f"  worst: input {i}, element {index}: backward says {got:.10g}, "
+        f"  worst: {problem.name(i)}, element {index}: backward says {got:.10g}, "
         f"differences say {expected:.10g} (off by {error:.3g})\n"
         f"  {wrong} of {looked} elements{' looked at' if looked < total else ''} are off; "
         f"inputs {sizes}\n"

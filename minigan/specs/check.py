@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from minigan import backend as backends
 from minigan.autograd import Op, _ancestors, grad
-from minigan.gradcheck import GradcheckError
+from minigan.gradcheck import GradcheckError, KinkError
 from minigan.gradcheck.differences import ROUNDING, Problem, bounded, compare, derivative, leaf
 from minigan.specs import properties
 from minigan.specs.case import Case
 from minigan.tensor import Tensor
 
+ROWS = 200  # of a Hessian, to say where it is not symmetric
 SPARE = 2  # directions of a case that may be rejected for differences that disagree
 
 
@@ -41,10 +43,13 @@ class Failed(GradcheckError):
     Attributes:
         case: the case.
         part: the name, in `PARTS`, of the check that found it.
+        at_kink: whether differences disagreed among themselves, so that there is no verdict.
     """
 
-    def __init__(self, case: Case, part: str, reason: Exception, order: int = 2) -> None:
-        self.case, self.part = case, part
+    def __init__(
+        self, case: Case, part: str, reason: Exception, order: int = 2, directions: int = 0
+    ) -> None:
+        self.case, self.part, self.at_kink = case, part, isinstance(reason, KinkError)
         kind = "" if isinstance(reason, AssertionError) else f"{type(reason).__name__}: "
         sizes = ", ".join(str(a.shape) for a in case.inputs)
         again = f"  seed of cotangents and directions: {case.seed}"
@@ -52,6 +57,9 @@ class Failed(GradcheckError):
             command = f"python -m minigan.gradcheck --op {case.name} --seed {case.example}"
             again = f"  to run it again: {command} --examples 1"
             again += f" --order {order}" if order != 2 else ""
+            again += f" --directions {directions}" if directions else ""
+            device = backends._settings.device
+            again += f" --device {device}" if device != "cpu" else ""
         super().__init__(
             f"{case.name}, {part}: {kind}{reason}\n"
             f"  case: {case.note or 'no options'}; inputs {sizes}\n{again}"
@@ -93,7 +101,7 @@ def check(
             else:
                 run(case)
         except Exception as error:
-            raise Failed(case, part, error, order) from error
+            raise Failed(case, part, error, order, seed) from error
     return result
 
 
@@ -105,7 +113,7 @@ def check_gradient(case: Case, explain: bool = True) -> tuple[float, int]:
 def check_second_order(case: Case, explain: bool = True) -> tuple[float, int]:
     """Backward of (x, v) ↦ vᵀJ against its differences; and the Hessian must be symmetric."""
     found = _check_order(case, 2, explain)
-    check_symmetry(case)
+    check_symmetry(case, explain)
     return found
 
 
@@ -122,11 +130,11 @@ def _check_order(case: Case, order: int, explain: bool) -> tuple[float, int]:
         cotangent = bounded(random, function(*map(leaf, arrays)).shape)
         function, arrays = derivative(function, len(arrays)), [*arrays, cotangent]
     cotangent = bounded(random, function(*map(leaf, arrays)).shape)
-    problem = Problem(function, arrays, cotangent)
-    return compare(problem, random, order, step=case.step, spare=SPARE, explain=explain)
+    problem = Problem(function, arrays, cotangent, order)
+    return compare(problem, random, step=case.step, spare=SPARE, explain=explain)
 
 
-def check_symmetry(case: Case) -> None:
+def check_symmetry(case: Case, explain: bool = True) -> None:
     """⟨u, H w⟩ = ⟨w, H u⟩ for the Hessian H of x ↦ ⟨v, f(x)⟩ and random u, w.
 
     Bounded like differences: by how far the gradient moves along u.
@@ -153,9 +161,34 @@ def check_symmetry(case: Case) -> None:
         for h, side in ((hw, u), (hu, w))
     )
     if not abs(one - other) <= allowed:
+        where = _most_lopsided(slopes, arrays) if explain else ""
         raise GradcheckError(
-            f"the Hessian is not symmetric: ⟨u, H w⟩ = {one:.12g}, ⟨w, H u⟩ = {other:.12g}"
+            f"the Hessian is not symmetric:\n{where}  along random u and w: "
+            f"⟨u, H w⟩ = {one:.12g}, ⟨w, H u⟩ = {other:.12g}"
         )
+
+
+def _most_lopsided(slopes: Callable[..., Tensor], arrays: list[np.ndarray]) -> str:
+    """Return the two elements whose two mixed second derivatives differ most.
+
+    Of large inputs only ROWS elements, spread out.
+    """
+    names = [(i, tuple(map(int, k))) for i, a in enumerate(arrays) for k in np.ndindex(a.shape)]
+    rows = np.linspace(0, len(names) - 1, min(len(names), ROWS)).astype(int)
+    hessian = np.stack(
+        [
+            np.concatenate([g.ravel() for g in Problem(slopes, arrays, unit).gradients()])[rows]
+            for unit in np.eye(len(names))[rows]
+        ]
+    )
+    difference = np.abs(hessian - hessian.T)
+    difference[np.isnan(difference)] = np.inf
+    j, k = np.unravel_index(difference.argmax(), difference.shape)
+    one, other = (f"input {i}, element {index}" for i, index in (names[rows[j]], names[rows[k]]))
+    return (
+        f"  worst: the gradient of {one}, has a slope of {hessian[j, k]:.10g} along {other};\n"
+        f"  the gradient of {other}, has a slope of {hessian[k, j]:.10g} along {one}\n"
+    )
 
 
 PARTS: dict[str, Callable] = {
@@ -173,6 +206,7 @@ PARTS: dict[str, Callable] = {
     "float32": properties.check_float32,
     "each_alone": properties.check_each_alone,
     "used_twice": properties.check_used_twice,
+    "stale": properties.check_stale,
 }
 ORDERS = {"gradient": 1, "second_order": 2, "third_order": 3}
 

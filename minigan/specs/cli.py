@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import json
+import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 from minigan import backend as backends
 from minigan.gradcheck import GradcheckError, gradcheck
 from minigan.specs.case import REGISTRY, Spec
-from minigan.specs.check import check
+from minigan.specs.check import SPARE, Failed, check
+from minigan.specs.console import close_to, until_nobody_reads
 from minigan.specs.values import spread
 
 PASSED, FAILED, MISUSED, STOPPED = 0, 1, 2, 130  # exit codes
@@ -25,8 +27,9 @@ ABOUT = """Compare the gradients of every operation, layer and loss of minigan w
 differences, or those of a function of yours. Exit code 0: all agree; 1: some do not; 2: the
 question makes no sense."""
 WHERE = """A function of yours takes tensors and returns one. It finds its inputs by --shape, once
-for each, or brings them itself as `function.inputs`: a list of arrays, or a function that returns
-one. They are turned into float64."""
+for each, or brings them itself as `function.inputs`: a list of float64 arrays, or a function that
+returns one."""
+AT_KINKS = 10  # one case in so many may be at a kink, and is then left out
 
 
 class Misuse(ValueError):
@@ -45,6 +48,7 @@ class Row:
         rejected: random directions along which differences disagreed among themselves.
         seconds: how long it took.
         failure: what is wrong, if anything.
+        at_kink: how many of the cases were left without a verdict, since too many were rejected.
     """
 
     op: str
@@ -54,6 +58,7 @@ class Row:
     rejected: int = 0
     seconds: float = 0.0
     failure: str = ""
+    at_kink: int = 0
 
     def __str__(self) -> str:
         worst = "FAILED" if self.failure else f"{self.worst:.1e}"
@@ -80,27 +85,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=20, help="cases an entry (20)")
     parser.add_argument("--order", type=int, default=2, help="of derivative, up to (2)")
     parser.add_argument("--seed", type=int, default=0, help="number of the first case (0)")
+    parser.add_argument(
+        "--directions", type=int, default=0, help="other cotangents and directions, by a seed (0)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--shape", action="append", help="of an input of the function: 3x4, 5, ()")
+    parser.add_argument(
+        "--float64", action="store_true", help="turn the function's own inputs into float64"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args(arguments)
-    if options.examples < 1 or options.order < 1 or options.seed < 0:
-        parser.error("--examples and --order must be at least 1, --seed at least 0")
+    if options.examples < 1 or options.order < 1 or min(options.seed, options.directions) < 0:
+        parser.error(
+            "--examples and --order must be at least 1, --seed at least 0, --directions too"
+        )
     if options.order > 3 and not options.function:
         parser.error("--order: the registry is checked up to 3; your own function to any order")
     if options.op and options.function:
         parser.error("give either --op or a function")
     if options.shape and not options.function:
         parser.error("--shape is for a function of yours: module:function --shape 3x4")
+    if options.float64 and not options.function:
+        parser.error("--float64 is for a function of yours: module:function --float64")
+    if options.directions and options.function:
+        parser.error("--directions is for the registry: a function of yours has --seed for all")
     if options.function and options.device != "cpu":
         parser.error(
             "a function of yours is checked on the device that it uses: leave --device out"
         )
     for name in options.op or []:
         if name not in REGISTRY:
-            near = difflib.get_close_matches(name, REGISTRY, 3, 0.4)
-            hint = f"; do you mean {', '.join(near)}?" if near else ""
-            parser.error(f"--op {name}: no such entry{hint}")
+            parser.error(f"--op {name}: no such entry{close_to(name, REGISTRY)}")
     return options
 
 
@@ -111,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         backends.use(options.device)
         rows = function_rows(options) if options.function else registry_rows(options)
-        return report(rows, options.json)
+        with until_nobody_reads() as reading:
+            reading.code = report(rows, options.json)
+        return reading.code
     except (Misuse, backends.DeviceError) as error:
         print(f"gradcheck: {error}", file=sys.stderr)
         return MISUSED
@@ -125,9 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(rows: Iterator[Row], as_json: bool) -> int:
     """Print the rows as they come, what is wrong, and the sum; returns the exit code."""
     done = []
-    if not as_json:
-        print(HEADER, flush=True)
     for row in rows:
+        if not (done or as_json):
+            print(HEADER, flush=True)
         done.append(row)
         print(json.dumps(asdict(row)) if as_json else row, flush=True)
         if row.failure and not as_json:
@@ -142,6 +159,9 @@ def summary(done: list[Row], wrong: list[str]) -> str:
     """Return the last line."""
     seconds, examples = sum(r.seconds for r in done), sum(r.examples for r in done)
     checked = f"{len(done)} checked on {examples} examples in {seconds:.1f} s"
+    at_kink = sum(r.at_kink for r in done)
+    if at_kink:
+        checked += f", {at_kink} of them at a kink and without a verdict"
     if wrong:
         return f"{checked}: {len(wrong)} wrong: {', '.join(wrong)}"
     worst = max(row.worst for row in done)
@@ -152,19 +172,27 @@ def registry_rows(options: argparse.Namespace) -> Iterator[Row]:
     """Check entry after entry."""
     for spec in REGISTRY.values():
         if not options.op or spec.name in options.op:
-            yield registry_row(spec, options.order, options.examples, options.seed)
+            yield registry_row(spec, options)
 
 
-def registry_row(spec: Spec, order: int, examples: int, first: int) -> Row:
-    """Check one entry, until something is wrong."""
-    row, start = Row(spec.name, order), time.perf_counter()
-    for number in range(first, first + examples):
+def registry_row(spec: Spec, options: argparse.Namespace) -> Row:
+    """Check one entry, until something is wrong.
+
+    A case at a kink is no failure; too many of them are, of the entry's numbers.
+    """
+    row, start = Row(spec.name, options.order), time.perf_counter()
+    for number in range(options.seed, options.seed + options.examples):
         row.examples += 1
         try:
-            result = check(spec.example(number), order)
-        except GradcheckError as error:
-            row.failure = str(error)
-            break
+            result = check(spec.example(number), options.order, options.directions)
+        except Failed as error:
+            if error.at_kink:
+                row.at_kink += 1
+                row.rejected += SPARE + 1
+            if not error.at_kink or row.at_kink > options.examples // AT_KINKS:
+                row.failure = str(error)
+                break
+            continue
         row.worst = max(row.worst, result.worst)
         row.rejected += result.rejected
     row.seconds = time.perf_counter() - start
@@ -180,20 +208,37 @@ def function_rows(options: argparse.Namespace) -> Iterator[Row]:
     row, start = Row(options.function, options.order), time.perf_counter()
     for seed in range(options.seed, options.seed + options.examples):
         row.examples += 1
+        inputs = inputs_of(function, options, seed)
         try:
-            inputs = inputs_of(function, options.shape, seed)
             row.worst = max(row.worst, gradcheck(function, inputs, options.order, seed))
         except GradcheckError as error:
-            shapes = "".join(f" --shape {shape}" for shape in options.shape or [])
-            again = f"python -m minigan.gradcheck {options.function}{shapes} --order "
-            row.failure = (
-                f"{error}\n  to run it again: {again}{options.order} --seed {seed} --examples 1"
-            )
+            row.failure = f"{error}\n  to run it again: {command_for(options, seed)}"
             break
-        except (TypeError, ValueError) as error:
-            raise Misuse(f"{options.function} cannot be checked: {error}") from error
+        except Exception as error:
+            raise Misuse(f"{options.function} cannot be checked: {in_words(error)}") from error
     row.seconds = time.perf_counter() - start
     yield row
+
+
+def command_for(options: argparse.Namespace, seed: int) -> str:
+    """Return the command that checks a function of somebody's own at one point."""
+    words = ["python", "-m", "minigan.gradcheck", options.function]
+    words += [word for shape in options.shape or [] for word in ("--shape", shape)]
+    words += ["--float64"] if options.float64 else []
+    words += ["--order", str(options.order), "--seed", str(seed), "--examples", "1"]
+    return shlex.join(words)
+
+
+def in_words(error: Exception) -> str:
+    """Return what is wrong with a question; of an error that is not ours, with its place."""
+    text = str(error)
+    if text.startswith("gradcheck") and "need float64" in text:
+        text += "; or let --float64 turn the inputs into float64"
+    if text.startswith("gradcheck"):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{place.filename}, line {place.lineno}, in {place.name}"
+    return f"it raised {type(error).__name__}: {text}\n  in {where}"
 
 
 def find(path: str) -> Callable:
@@ -203,8 +248,9 @@ def find(path: str) -> Callable:
         raise Misuse(f"{path!r} is no function: write module:function")
     try:
         found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise Misuse(f"{module} cannot be imported: {error}") from error
+    except Exception as error:
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise Misuse(f"{module} cannot be imported: {kind}{error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise Misuse(f"{module} has no {name}")
@@ -214,18 +260,23 @@ def find(path: str) -> Callable:
     return found
 
 
-def inputs_of(function: Callable, shapes: Sequence[str] | None, seed: int) -> list[np.ndarray]:
-    """Return inputs of the given shapes, or those that the function brings."""
-    if shapes:
+def inputs_of(function: Callable, options: argparse.Namespace, seed: int) -> Any:
+    """Return inputs of the given shapes, or those that the function brings, as it brings them."""
+    if options.shape:
         rng = np.random.default_rng(seed)
-        return [spread(rng, shape_from(text)) for text in shapes]
+        return [np.asarray(spread(rng, shape_from(text))) for text in options.shape]
+    name = getattr(function, "__name__", options.function)
     given = getattr(function, "inputs", None)
     if given is None:
         raise Misuse(
-            f"{function.__name__}: no inputs: give --shape 3x4 for each, or set "
-            f"{function.__name__}.inputs to a list of arrays"
+            f"{name}: no inputs: give --shape 3x4 for each, or set {name}.inputs to a list of "
+            "float64 arrays"
         )
-    return [np.asarray(a, dtype=np.float64) for a in (given() if callable(given) else given)]
+    try:
+        given = given() if callable(given) else given
+        return [np.asarray(a, dtype=np.float64) for a in given] if options.float64 else given
+    except Exception as error:
+        raise Misuse(f"{name}.inputs cannot be had: {in_words(error)}") from error
 
 
 def shape_from(text: str) -> tuple[int, ...]:

@@ -39,21 +39,18 @@ def attention_conv_norm_case(choose: Choices) -> Case:
     c, o = choose.integer(1, 2), choose.integer(1, 2)
     kernel = choose.of((2, 1), (1, 1)) if w == 1 else choose.of((2, 2), (1, 2))
 
-    def attend(x: Any, wq: Any, wk: Any, wv: Any, lib: Any, softmax: Any) -> Any:
-        flat = x.reshape((n, h * w, c))
-        q, k, v = lib(flat, wq), lib(flat, wk), lib(flat, wv)
-        weights = softmax(lib(q, k.transpose((0, 2, 1))) * c**-0.5)
-        return x + lib(weights, v).reshape((n, h, w, c))
-
     def call(x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, *rest: Tensor) -> Tensor:
         weight, gamma, beta = rest
-        mixed = attend(x, wq, wk, wv, F.matmul, F.softmax)
+        flat = x.reshape((n, h * w, c))
+        q, k, v = flat @ wq, flat @ wk, flat @ wv
+        weights = F.softmax((q @ k.transpose((0, 2, 1))) * c**-0.5)
+        mixed = x + (weights @ v).reshape((n, h, w, c))
         y = F.conv2d(mixed, weight, padding=1)
         return F.leaky_relu(F.batch_norm(y, None, None, gamma, beta, training=True), 0.2)
 
     def by_definition(x: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
         wq, wk, wv, weight, gamma, beta = arrays
-        mixed = attend(x, wq, wk, wv, np.matmul, lambda s: special.softmax(s, axis=-1))
+        mixed = x + reference.attention(x, wq, wk, wv)
         y = reference.batch_norm(convolved(mixed, weight, padding=1), 1e-5)
         return leaky(reference.affine(y, gamma, beta), 0.2)
 

@@ -11,7 +11,7 @@ import numpy as np
 from minigan import autograd
 from minigan.autograd import Op, _Sum
 from minigan.specs.mutants_base import ENGINE, Mutant, Watch, patched
-from minigan.tensor import Tensor, is_recording, switched
+from minigan.tensor import Tensor, Version, is_recording, switched
 
 Make = Callable[[Watch], Any]  # the watch in, the wrong function out
 
@@ -190,6 +190,39 @@ def outputs_detached(watch: Watch) -> Any:
     return saved
 
 
+def stale_unnoticed(watch: Watch) -> Any:
+    """What was changed in place since forward is read as if nothing had happened."""
+
+    def saved(self: Op) -> tuple[Tensor, ...]:
+        changed = [(kept, version, version.value) for _, kept, version, _ in self._saved]
+        watch.touched |= any(v.value != then for _, _, v, then in self._saved)
+        try:
+            for _, _, version, then in self._saved:
+                version.value = then
+            return right_saved(self)
+        finally:
+            for _, version, value in changed:
+                version.value = value
+
+    return saved
+
+
+@contextmanager
+def changes_uncounted(watch: Watch) -> Iterator[None]:
+    """A change in place, such as an optimiser's step, is not counted."""
+    changed: list[Version] = []
+
+    def saved(self: Op) -> tuple[Tensor, ...]:
+        watch.touched |= any(version is v for _, _, version, _ in self._saved for v in changed)
+        return right_saved(self)
+
+    with (
+        patched(Tensor, "bump_version", lambda self: changed.append(self._version)),
+        patched(Op, "saved", saved),
+    ):
+        yield
+
+
 def ones_for_cotangent(watch: Watch) -> Any:
     """The gradient that the caller gives is not looked at."""
 
@@ -268,6 +301,7 @@ WRONG_ENGINES: dict[str, tuple[Any, str, Make]] = {
     "oldest op forgotten": (autograd, "_ancestors", one_op_forgotten),
     "saved arrays detached": (Op, "saved", all_saved_detached),
     "saved outputs detached": (Op, "saved", outputs_detached),
+    "stale saved arrays read": (Op, "saved", stale_unnoticed),
     "cotangent of ones": (autograd, "_cotangent", ones_for_cotangent),
     "cotangent detached": (autograd, "_cotangent", cotangent_detached),
     ".grad overwritten": (Tensor, "backward", grad_overwritten),
@@ -279,6 +313,7 @@ def engine_mutants() -> Iterator[Mutant]:
     """Yield the mutants of the engine."""
     for name, (owner, attribute, make) in WRONG_ENGINES.items():
         yield Mutant(ENGINE, name, _applied(owner, attribute, make))
+    yield Mutant(ENGINE, "changes in place not counted", changes_uncounted)
 
 
 def _applied(owner: Any, attribute: str, make: Make) -> Callable[[Watch], Any]:

@@ -12,12 +12,15 @@ import numpy as np
 
 from minigan import backend as backends
 from minigan.autograd import _ancestors, grad
+from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
 from minigan.tensor import Tensor
 
 AGREE = 1e-11  # how near two ways to compute the same gradient must come, in float64
 SINGLE = 1e-4  # and how near float32 must come to float64
+CONTIGUOUS = ("strided", "contiguous")  # names of two values in a message
+WIDTHS = ("in float32", "in float64")
 
 Arrays = Sequence[np.ndarray]
 
@@ -71,10 +74,24 @@ def recorded(output: Tensor, leaves: list[Tensor], cotangent: Any) -> list[np.nd
     ]
 
 
-def same(what: str, found: Arrays, expected: Arrays, share: float = 0.0) -> None:
-    """Assert that gradients are equal, to the bit or up to a share of the largest number."""
-    for i, (g, e) in enumerate(zip(found, expected, strict=True)):
-        assert g.shape == e.shape, f"{what}: input {i} has a gradient {g.shape}, not {e.shape}"
+def same(
+    what: str,
+    found: Arrays,
+    expected: Arrays,
+    share: float = 0.0,
+    names: tuple[str, str] = ("found", "expected"),
+    of: str = "input",
+    first: int = 0,
+) -> None:
+    """Assert that gradients are equal, to the bit or up to a share of the largest number.
+
+    Args:
+        names: what the two are, for the message.
+        of: what they are gradients of, or "output" for values.
+        first: the number of the first of them.
+    """
+    for i, (g, e) in enumerate(zip(found, expected, strict=True), first):
+        assert g.shape == e.shape, f"{what}: {of} {i} is {g.shape}, not {e.shape}"
         if share == 0.0 and g.tobytes() == e.tobytes():
             continue
         allowed = share * max(1.0, np.abs(e).max(initial=0))
@@ -83,8 +100,8 @@ def same(what: str, found: Arrays, expected: Arrays, share: float = 0.0) -> None
             continue  # a zero of the other sign
         index = tuple(int(k) for k in np.argwhere(off)[0])
         raise AssertionError(
-            f"{what}: input {i}, element {index}: {g[index]:.17g} against {e[index]:.17g}; "
-            f"{off.sum()} of {off.size} differ"
+            f"{what}: {of} {i}, element {index}: {names[0]} {g[index]:.17g}, "
+            f"{names[1]} {e[index]:.17g}; {off.sum()} of {off.size} differ"
         )
 
 
@@ -96,7 +113,8 @@ def check_forward(case: Case) -> None:
         y = case.call(*(Tensor(a, dtype=dtype) for a in arrays))
         assert isinstance(y, Tensor), f"value: {type(y).__name__}, no Tensor"
         assert y.dtype == dtype, f"value: {y.dtype} from {np.dtype(dtype)}"
-        same(f"value in {np.dtype(dtype)}", [y.numpy()], [expected], share)
+        names = ("the operation", "the reference")
+        same(f"value in {np.dtype(dtype)}", [y.numpy()], [expected], share, names, "output")
 
 
 def check_repeat(case: Case) -> None:
@@ -110,7 +128,7 @@ def check_repeat(case: Case) -> None:
     for how in (backward, recorded):
         first = how(y, leaves, v)
         how(other, other_leaves, -w)
-        same("the second backward", how(y, leaves, v), first)
+        same("the second backward", how(y, leaves, v), first, 0.0, ("second", "first"))
 
 
 def check_linear(case: Case) -> None:
@@ -125,7 +143,9 @@ def check_linear(case: Case) -> None:
     for how in (backward, recorded):
         parts = zip(how(y, leaves, v), how(y, leaves, w), strict=True)
         found = how(y, leaves, np.asarray(v + w))
-        same("backward of a sum", found, [a + b for a, b in parts], AGREE if exact else SINGLE)
+        names = ("of the sum", "sum of each alone")
+        share = AGREE if exact else SINGLE
+        same("backward of a sum of cotangents", found, [a + b for a, b in parts], share, names)
 
 
 def check_zero(case: Case) -> None:
@@ -181,8 +201,9 @@ def check_accumulation(case: Case) -> None:
     found = [np.zeros(leaf.shape) if leaf.grad is None else host(leaf.grad) for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
-    same("after two backward passes", found, doubled)
-    same("with the output used twice", backward(y + y, leaves, v), doubled, AGREE)
+    names = ("found", "twice that of one pass")
+    same("after two backward passes", found, doubled, 0.0, names)
+    same("with the output used twice", backward(y + y, leaves, v), doubled, AGREE, names)
 
 
 def check_layouts(case: Case) -> None:
@@ -194,7 +215,8 @@ def check_layouts(case: Case) -> None:
     expected = backward(y, leaves, v)
     for what, arrays in (("other layouts", case.inputs), ("transposed layout", transposed)):
         other_leaves, other_y = run(case, arrays)
-        same(f"with inputs in {what}", backward(other_y, other_leaves, v), expected, AGREE)
+        found = backward(other_y, other_leaves, v)
+        same(f"with inputs in {what}", found, expected, AGREE, CONTIGUOUS)
     rng = np.random.default_rng((case.seed, 8))
     for layout in ("transposed", rng.choice(LAYOUTS[1:]), "repeated"):
         strided = lay_out(v, layout)
@@ -202,9 +224,9 @@ def check_layouts(case: Case) -> None:
             expected = backward(y, leaves, np.array(strided))
         what = f"with a cotangent that is {layout}"
         found = backward(other_y, other_leaves, strided)
-        same(what, found, expected, AGREE)
+        same(what, found, expected, AGREE, CONTIGUOUS)
         found = recorded(other_y, other_leaves, strided)
-        same(f"{what}, recorded", found, expected, AGREE)
+        same(f"{what}, recorded", found, expected, AGREE, CONTIGUOUS)
 
 
 def check_float32(case: Case) -> None:
@@ -218,17 +240,19 @@ def check_float32(case: Case) -> None:
         found = how(y, leaves, v)
         types = {str(g.dtype) for g in found}
         assert types == {"float32"}, f"gradients of float32 are {types}"
-        same("in float32", found, expected, SINGLE)
+        same("in float32", found, expected, SINGLE, WIDTHS)
     leaves = [Tensor(a, dtype=np.float64, requires_grad=True) for a in single]
     y = case.call(*(leaf.astype(np.float32) for leaf in leaves))
-    same("cast to float32", backward(y, leaves, v), expected, SINGLE)
+    same("cast to float32", backward(y, leaves, v), expected, SINGLE, WIDTHS)
 
 
 def check_fused_agrees(case: Case) -> None:
     """Backward as it runs and backward as it is recorded (fused or not) agree."""
     leaves, y = run(case, case.inputs)
     v = cotangent_for(case, y)
-    same("recorded", recorded(y, leaves, v), backward(y, leaves, v), AGREE)
+    one, other = recorded(y, leaves, v), backward(y, leaves, v)
+    what = "backward recorded (composed) and not recorded (fused, if the op has that) differ"
+    same(what, one, other, AGREE, ("recorded", "not recorded"))
 
 
 def check_each_alone(case: Case) -> None:
@@ -241,7 +265,8 @@ def check_each_alone(case: Case) -> None:
         alone[i].requires_grad_()
         for how in (backward, recorded):
             found = how(case.call(*alone), [alone[i]], v)
-            same(f"input {i} alone", found, [expected], AGREE)
+            names = ("alone", "among all")
+            same(f"input {i} alone", found, [expected], AGREE, names, first=i)
         others = [t for j, t in enumerate(alone) if j != i]
         assert all(t.grad is None for t in others), f"input {i} alone: others got gradients"
 
@@ -258,5 +283,30 @@ def check_used_twice(case: Case) -> None:
             apart = backward(y, leaves, v)
             same_leaf = [leaves[i] if k == j else leaf for k, leaf in enumerate(leaves)]
             found = backward(case.call(*same_leaf), [leaves[i]], v)
-            same(f"one tensor as inputs {i} and {j}", found, [apart[i] + apart[j]], AGREE)
+            names = ("one tensor", "sum of two equal ones")
+            what = f"one tensor as inputs {i} and {j}"
+            same(what, found, [apart[i] + apart[j]], AGREE, names, first=i)
             return
+
+
+def check_stale(case: Case) -> None:
+    """After an optimiser has stepped an input, backward refuses, or does not read what it saved.
+
+    Recorded or not. A gradient from numbers of before and of after the step would be of nothing.
+    """
+    for how in (backward, recorded):
+        leaves, y = run(case, [np.array(a) for a in case.inputs])
+        v = cotangent_for(case, y)
+        before = how(y, leaves, v)
+        for leaf in leaves:
+            leaf.grad = leaf.backend.xp.ones(leaf.shape, leaf.dtype)
+        SGD(leaves, lr=0.5).step()
+        for leaf in leaves:
+            leaf.grad = None
+        try:
+            after = how(y, leaves, v)
+        except RuntimeError as error:
+            if "changed in place" not in str(error):
+                raise
+            continue
+        same("after an optimiser's step", after, before, 0.0, ("after", "before"))

@@ -199,3 +199,20 @@ def group_norm(x: Array, groups: int, eps: float) -> Array:
         place = (n, ..., slice(g * width, (g + 1) * width))
         y[place] = standardized(x[place], eps)
     return y
+
+
+def attention(x: Array, wq: Array, wk: Array, wv: Array) -> Array:
+    """Every pixel asks all pixels of its image: Σ_there softmax(⟨q, k_there⟩ / √C) · v_there."""
+    y, (n, h, w, c) = np.zeros(x.shape), x.shape
+    for image, row, col in np.ndindex(n, h, w):
+        query = [sum(x[image, row, col, a] * wq[a, b] for a in range(c)) for b in range(c)]
+        total = 0.0
+        for i, j in np.ndindex(h, w):
+            pixel = x[image, i, j]
+            key = [sum(pixel[a] * wk[a, b] for a in range(c)) for b in range(c)]
+            weight = np.exp(sum(q * k for q, k in zip(query, key, strict=True)) / np.sqrt(c))
+            total += weight
+            for b in range(c):
+                y[image, row, col, b] += weight * sum(pixel[a] * wv[a, b] for a in range(c))
+        y[image, row, col] /= total
+    return y
