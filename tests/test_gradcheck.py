@@ -418,6 +418,18 @@ def test_what_is_constant_has_a_zero_gradient(function, order):
         gradcheck(function, [X], order, seed)
 
 
+@pytest.mark.parametrize("op", [Square, Forgets])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slope_that_drowns_in_rounding_on_the_way_gets_no_verdict(op, seed):
+    """The value is small, and the difference of two that are 1, but for a rounding."""
+
+    def function(x):
+        return op()(x[:, 0]) * 1e-13 + (SumOfSoftmax()(x) - 1.0)
+
+    with pytest.raises(Unmeasurable, match=f"{SWAMPED}|noisy"):
+        gradcheck(function, [X], seed=seed)
+
+
 class Constant(mg.Op):
     """Does not move, and says that it does, a little."""
 

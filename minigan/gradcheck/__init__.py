@@ -19,6 +19,7 @@ import numpy as np
 from minigan.gradcheck.differences import (
     STEP,
     TOLERANCE,
+    BackwardError,
     GradcheckError,
     KinkError,
     Problem,
@@ -84,7 +85,8 @@ def gradcheck(
             problem = Problem(function, arrays, cotangent, level)
             error, _ = compare(problem, random, tolerance, step)
         except GradcheckError as wrong:
-            raise type(wrong)(f"{wrong}\n  function {name}, seed {seed}") from wrong.__cause__
+            kind = BackwardError if isinstance(wrong, BackwardError) else GradcheckError
+            raise kind(f"{wrong}\n  function {name}, seed {seed}") from wrong.__cause__
         worst = max(worst, error)
         function, arrays = derivative(function, len(arrays)), [*arrays, cotangent]
     return worst

@@ -253,6 +253,7 @@ def compare(
             nudge = NUDGE * max(largest, step)
             within += max(jitter(terms, step, nudge) for terms in all_terms) * JITTERS / ROUNDING
             measured = True
+            _check_size(problem, all_terms, step, fastest, within)
             continue
         lines.pop(0)
         if kink:
@@ -297,16 +298,20 @@ def _not_finite(problem: Problem, direction: list[np.ndarray], t: float) -> str:
     return f"not for one element alone, but with all inputs moved by up to {abs(1.5 * t):.3g}"
 
 
-def _check_size(problem: Problem, lines: list[Terms], step: float, fastest: float) -> None:
-    """Raise where rounding, of the inputs or of the values, is too much of what moves."""
+def _check_size(
+    problem: Problem, lines: list[Terms], step: float, fastest: float, within: float = 0.0
+) -> None:
+    """Raise where rounding, of the inputs, the values or on the way, is too much of what moves."""
     what = ""
     for i, x in enumerate(problem.point):
         if x.size and ROUNDING * np.abs(x).max() > SWAMPED * step:
             index = tuple(map(int, np.unravel_index(np.abs(x).argmax(), x.shape)))
             what = f"{problem.name(i)}, element {index}, is {x[index]:.3g}"
     size = max(float(np.abs(terms(step)).sum()) for terms in lines)
+    size += min(float(np.abs(problem.cotangent).sum()), within)
     if ROUNDING * size > SWAMPED * step * fastest and not _constant(lines, step, ROUNDING * size):
-        what = what or f"its values, of size {size:.3g}, move by {step * fastest:.3g}"
+        made_of = f"its values, or what they are made of, have size {size:.3g} and move by"
+        what = what or f"{made_of} {step * fastest:.3g}"
     if what:
         raise Unmeasurable(
             f"gradcheck, order {problem.order}: {what}, and a step of {step:g} drowns in rounding; "
