@@ -418,6 +418,14 @@ def test_what_is_constant_has_a_zero_gradient(function, order):
         gradcheck(function, [X], order, seed)
 
 
+def test_numbers_that_cancel_on_the_way_are_no_kink():
+    """Of two pixels each is ±1 when normalised: its slope is what the rounding of 1 leaves."""
+    for seed in range(20):
+        one, other = np.random.default_rng(seed).uniform(0.4, 2, (2, 2, 1, 1, 3))
+        x = np.concatenate([one, -other], axis=1)
+        assert gradcheck(F.instance_norm, [x], order=2, seed=seed) < 1
+
+
 @pytest.mark.parametrize("op", [Square, Forgets])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_slope_that_drowns_in_rounding_on_the_way_gets_no_verdict(op, seed):
