@@ -7,11 +7,13 @@ that backend's `xp`; op bodies never ask which device they run on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from minigan import memory, workers
 
 FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -21,17 +23,19 @@ class DeviceError(RuntimeError):
 
 
 class Backend:
-    """NumPy on the host; the CuPy backend in `cuda.py` overrides what differs.
+    """What the engine needs of a device; a subclass overrides what it does better.
 
     Attributes:
         name: the device as users write it, "cpu" or "cuda".
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
+        column_bytes: how much of a convolution's columns is made at a time.
     """
 
-    name = "cpu"
-    xp: Any = np
-    array_type: type = np.ndarray
+    name: str
+    xp: Any
+    array_type: type
+    column_bytes = 1 << 28
 
     def __reduce__(self) -> tuple:
         """Copies and pickles of a tensor share its backend: there is one for each device."""
@@ -40,20 +44,60 @@ class Backend:
     @property
     def special(self) -> Any:
         """The array module's special functions (erf, ...)."""
+        raise NotImplementedError
+
+    def from_host(self, array: np.ndarray) -> Any:
+        """Return a NumPy array as an array of this backend (no copy where none is needed)."""
+        raise NotImplementedError
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """Return an array of this backend as a NumPy array (no copy where none is needed)."""
+        raise NotImplementedError
+
+    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Return `function` of every item; the CPU's workers share them."""
+        return [function(item) for item in items]
+
+    def blocks(self, function: Callable[..., Any], *arrays: Any) -> list[Any]:
+        """Call `function` on arrays of equal length; the CPU's workers share blocks of them."""
+        return [function(*arrays)]
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """out = a @ b."""
+        self.xp.matmul(a, b, out=out)
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an array to work in, with nothing in it; on the CPU it is used again and again."""
+        return self.xp.empty(shape, dtype)
+
+
+class Host(Backend):
+    """NumPy, and the threads of `workers`."""
+
+    name, xp, array_type = "cpu", np, np.ndarray
+    column_bytes = 1 << 21  # more falls out of the cache, less starves BLAS
+    each = staticmethod(workers.each)
+    blocks = staticmethod(workers.blocks)
+    matmul = staticmethod(workers.matmul)
+    scratch = staticmethod(workers.scratch)
+
+    @property
+    def special(self) -> Any:
         import scipy.special  # a tenth of a second to import, and few programs need it
 
         return scipy.special
 
     def from_host(self, array: np.ndarray) -> Any:
-        """Return a NumPy array as an array of this backend (no copy where none is needed)."""
+        """Return the array itself."""
         return array
 
     def to_host(self, array: Any) -> np.ndarray:
-        """Return an array of this backend as a NumPy array (no copy where none is needed)."""
+        """Return the array itself."""
         return array
 
 
-CPU = Backend()
+CPU = Host()
+memory.keep_freed_memory()
 
 
 class _Settings:

@@ -1,7 +1,8 @@
 """Floor 3: optimisers, learning-rate schedules and gradient clipping.
 
 An optimiser changes parameters in place and counts the change, so that a graph recorded before
-the step notices it. Every update works in two scratch arrays: no step allocates memory.
+the step notices it. An update works block by block, in two scratch arrays that stay: no step
+allocates memory.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ class Optimizer:
             name: [p.backend.xp.zeros_like(p.data) for p in self.params]
             for name in self.memory_names
         }
-        self._scratch: dict[Any, Any] = {}
 
     def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
-        """Change the array `p` in place by `g`, its t-th gradient; `a` and `b` are scratch."""
+        """Change `p` in place by `g`, of its t-th gradient; `a` and `b` are scratch.
+
+        All are a block of a parameter, flat, and of what belongs to it: an update is element by
+        element.
+        """
         raise NotImplementedError(f"{type(self).__name__}: update is not written")
 
     def step(self) -> None:
@@ -61,17 +65,18 @@ class Optimizer:
             if p.grad is None:
                 continue
             self.updates[i] += 1
-            memory = {name: arrays[i] for name, arrays in self.memory.items()}
-            self.update(p.data, p.grad, memory, self.updates[i], *self._two_like(p))
+            arrays = [p.data, p.grad, *(arrays[i] for arrays in self.memory.values())]
+            if all(a.flags.c_contiguous for a in arrays):
+                arrays = [a.reshape(-1) for a in arrays]
+            self._update_by_blocks(p.backend, self.updates[i], arrays)
             p.bump_version()
 
-    def _two_like(self, p: Tensor) -> tuple[Any, Any]:
-        key = (p.size, p.dtype, p.device)
-        if key not in self._scratch:
-            xp = p.backend.xp
-            self._scratch[key] = (xp.empty(p.size, p.dtype), xp.empty(p.size, p.dtype))
-        a, b = self._scratch[key]
-        return a.reshape(p.shape), b.reshape(p.shape)
+    def _update_by_blocks(self, backend: backends.Backend, t: int, arrays: list[Any]) -> None:
+        def block(p: Any, g: Any, *memory: Any) -> None:
+            a, b = (backend.scratch(name, p.shape, p.dtype) for name in ("a", "b"))
+            self.update(p, g, dict(zip(self.memory, memory, strict=True)), t, a, b)
+
+        backend.blocks(block, *arrays)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

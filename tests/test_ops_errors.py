@@ -231,7 +231,7 @@ class OtherArray(np.ndarray):
 
 
 class OtherBackend(backends.Backend):
-    name, array_type = "other", OtherArray
+    name, xp, array_type = "other", np, OtherArray
 
     def from_host(self, array):
         return array.view(OtherArray)

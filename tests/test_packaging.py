@@ -39,8 +39,8 @@ def is_available(module):
 # ---- pyproject.toml
 
 
-def test_two_dependencies_and_python_3_11():
-    assert names(PROJECT["dependencies"]) == {"numpy", "scipy"}
+def test_three_dependencies_and_python_3_11():
+    assert names(PROJECT["dependencies"]) == {"numpy", "scipy", "threadpoolctl"}
     assert "numpy>=2" in PROJECT["dependencies"]
     assert PROJECT["requires-python"] == ">=3.11"
     assert PROJECT["license"] == "MIT"

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 import minigan as mg
 from minigan import functional as F
-from minigan.ops.conv import Geometry, windows
+from minigan.ops.windows import Geometry, windows
 
 INK = "#22223b"
 COLOURS = ("#e07a5f", "#3d85c6", "#6aa84f", "#b58bd6")

@@ -12,7 +12,7 @@ import numpy as np
 from minigan import functional as F
 from minigan.nn import init
 from minigan.nn.module import Module, Parameter
-from minigan.ops.conv import Pair, as_pair
+from minigan.ops.windows import Pair, as_pair
 from minigan.tensor import Tensor
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +21,28 @@ class LeakyRelu(Op):
 
     def forward(self, x):
         self.save(OUT)  # y has the sign of x, and the next layer keeps it anyway
-        return self.xp.maximum(x, x * self.slope)
+        return by_blocks(self, self.bend, x)
+
+    def bend(self, x, y):
+        self.xp.multiply(x, self.slope, out=y)
+        self.xp.maximum(x, y, out=y)
 
     def backward(self, gy):
         (y,) = self.saved()
-        return gy * self.slopes(y.data)
+        return gy * by_blocks(self, self.slopes, y.data)
 
-    def slopes(self, y):
+    def fused_backward(self, gy):
+        (y,) = self.saved()
+        return by_blocks(self, self.slopes_times, y.data, gy)
+
+    def slopes(self, y, out):
         # Arithmetic on 0s and 1s: a where() that cannot guess the next sign is 30 times slower.
-        return self.xp.maximum((y > 0).astype(y.dtype), y.dtype.type(self.slope))
+        self.xp.copyto(out, y > 0)
+        self.xp.clip(out, self.slope, 1, out=out)
+
+    def slopes_times(self, y, gy, out):
+        self.slopes(y, out)
+        out *= gy
 
 
 class Relu(LeakyRelu):
@@ -35,9 +50,15 @@ class Relu(LeakyRelu):
 
     slope = 0.0
 
-    def forward(self, x):
-        self.save(OUT)
-        return self.xp.maximum(x, 0)
+    def bend(self, x, y):
+        self.xp.clip(x, 0, self.xp.inf, out=y)  # maximum() with a scalar takes 5 times as long
+
+
+def by_blocks(op: Op, function: Callable, *arrays: Any) -> Any:
+    """Return an array like the first, which `function(*arrays, out)` fills block by block."""
+    out = op.xp.empty(arrays[0].shape, dtype=arrays[0].dtype)
+    op.backend.blocks(function, *(a.reshape(-1) for a in (*arrays, out)))
+    return out
 
 
 class Elu(Op):

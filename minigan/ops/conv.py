@@ -13,98 +13,141 @@ The op is linear in the image and in the weight, so its two derivatives are its 
     ConvWeight      w' = columns(x)ᵀ @ y        the weight's gradient
 
 and the derivatives of each of the three are the other two. That is why any order works. Columns
-are made again whenever they are needed: kept, they would be KH·KW times the size of the image.
-Groups are a stack of independent products: G stands first, (G, rows, K) @ (G, K, O/G).
+are made a piece at a time and again whenever they are needed: kept, they would be KH·KW times the
+size of the image. Groups are a stack of independent products: (G, rows, K) @ (G, K, O/G).
 """
 
 from __future__ import annotations
 
-import numbers
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from minigan.autograd import Op
-from minigan.ops.arithmetic import add
+from minigan.backend import Backend
+from minigan.ops.reduction import sum
+from minigan.ops.windows import (
+    PIECE_ROWS,
+    Geometry,
+    Pair,
+    as_pair,
+    check_image,
+    geometry,
+    im2col,
+    pieces,
+    scatter_windows,
+)
 from minigan.tensor import Tensor, lift
-
-Pair = int | tuple[int, int]
-
-COLUMN_BYTES = 1 << 22  # columns made at a time: more falls out of the cache, less starves BLAS
+from minigan.workers import PIECES, cut
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How a window moves over an image; pairs are (vertical, horizontal), in pixels."""
+def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
+    """Write into y (N, OH, OW, O), any view, the product of x's columns with the weight."""
+    weight = weight_matrix(w, g)  # (G, KH·KW·C/G, O/G)
+    in_place = y.flags.c_contiguous
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
+    def piece(some):
+        columns = im2col(backend, x, g, some, y.shape[2])  # (G, n·oh·ow, KH·KW·C/G)
+        out = y[some] if in_place else backend.scratch("out", y[some].shape, y.dtype)
+        backend.matmul(columns, weight, out=pixel_matrix(out, g))
+        if bias is not None:
+            out += bias
+        if not in_place:
+            y[some] = out
 
-    def span(self) -> tuple[int, int]:
-        """Return the extent of a window, the gaps of a dilated one included."""
-        (kh, kw), (dh, dw) = self.kernel, self.dilation
-        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return how many windows fit down and across an image."""
-        (sh, sw), (ph, pw), (eh, ew) = self.stride, self.padding, self.span()
-        return (height + 2 * ph - eh) // sh + 1, (width + 2 * pw - ew) // sw + 1
-
-    def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the smallest image that gives this many windows."""
-        (sh, sw), (ph, pw), (eh, ew) = self.stride, self.padding, self.span()
-        return (height - 1) * sh + eh - 2 * ph, (width - 1) * sw + ew - 2 * pw
-
-
-def pad_image(xp: Any, x: Any, g: Geometry, value: float = 0.0) -> Any:
-    """Return the images (N, H, W, C) with g.padding pixels of `value` around each."""
-    (n, h, w, c), (ph, pw) = x.shape, g.padding
-    if not ph and not pw:
-        return x
-    padded = xp.full((n, h + 2 * ph, w + 2 * pw, c), value, dtype=x.dtype)
-    padded[:, ph : ph + h, pw : pw + w] = x
-    return padded
-
-
-def windows(xp: Any, padded: Any, g: Geometry) -> Any:
-    """Return all windows of padded images as a view (N, OH, OW, KH, KW, C): no copy."""
-    n, hp, wp, c = padded.shape
-    oh, ow = Geometry(g.kernel, g.stride, (0, 0), g.dilation).output_size(hp, wp)
-    (kh, kw), (sh, sw), (dh, dw) = g.kernel, g.stride, g.dilation
-    per_image, per_row, per_pixel, per_channel = padded.strides
-    return xp.lib.stride_tricks.as_strided(
-        padded,
-        (n, oh, ow, kh, kw, c),
-        (per_image, per_row * sh, per_pixel * sw, per_row * dh, per_pixel * dw, per_channel),
+    backend.each(
+        piece, pieces(y.shape, g.groups * weight.shape[1], y.itemsize, backend.column_bytes)
     )
 
 
-def scatter_windows(patches: Any, images: Any, g: Geometry, top: int = 0) -> None:
-    """Add windows (N, OH, OW, KH, KW, ...) to the images they were cut from, without padding.
+def scatter(backend: Backend, y: Any, w: Any, g: Geometry, x: Any) -> None:
+    """Add to x (N, H, W, C) the product of y's pixels with the weight, window by window.
 
-    `top` is the number of the first row of windows, where they are only some of an image's.
+    With few channels the product is made (KH, KW, C/G, N, OH, OW): adding then runs along rows of
+    pixels, not along a handful of channels.
     """
-    (kh, kw), (dh, dw), (ph, pw) = g.kernel, g.dilation, g.padding
-    for i in range(kh):
-        offset = top * g.stride[0] + i * dh - ph
-        down, rows = _landing(patches.shape[1], images.shape[1], g.stride[0], offset)
-        for j in range(kw):
-            across, cols = _landing(patches.shape[2], images.shape[2], g.stride[1], j * dw - pw)
-            images[:, rows, cols] += patches[:, down, across, i, j]
+    weight = weight_matrix(w, g)  # (G, KH·KW·C/G, O/G)
+    by_group = x.reshape(*x.shape[:3], g.groups, w.shape[2])
+    planes = g.groups == 1 and w.shape[2] <= FEW_CHANNELS
+
+    def piece(images):
+        for some in pieces(
+            y[images].shape, weight.shape[0] * weight.shape[1], y.itemsize, backend.column_bytes
+        ):
+            n, oh, ow, _ = y[images][some].shape
+            pixels = pixel_matrix(y[images][some], g)
+            if planes:
+                product = backend.scratch("product", (1, weight.shape[1], n * oh * ow), y.dtype)
+                backend.matmul(weight, pixels.transpose(0, 2, 1), out=product)
+                patches = product.reshape(1, *w.shape[:3], n, oh, ow).transpose(4, 5, 6, 1, 2, 0, 3)
+            else:
+                product = backend.scratch(
+                    "product", (g.groups, n * oh * ow, weight.shape[1]), y.dtype
+                )
+                backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
+                patches = product.reshape(g.groups, n, oh, ow, *w.shape[:3]).transpose(
+                    1, 2, 3, 4, 5, 0, 6
+                )
+            target = by_group[images][some[0]]
+            if planes:
+                for c in range(w.shape[2]):
+                    scatter_windows(patches[..., c], target[..., c], g, some[1].start)
+            else:
+                scatter_windows(patches, target, g, some[1].start)
+
+    pixels = math.prod(y.shape[:3])
+    backend.each(piece, cut(len(y), min(PIECES, pixels // PIECE_ROWS)))
 
 
-def _landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
-    """Return which windows put their pixel at `offset` inside the image, and where it lands.
+def convolve_by_phase(
+    backend: Backend, y: Any, w: Any, g: Geometry, x: Any, bias: Any = None
+) -> None:
+    """Write into x (N, H, W, C) what `scatter` adds up, as a small convolution for each phase.
 
-    Along one axis: window i puts it at i·stride + offset, and 0 ... size − 1 are inside.
+    With stride 2 an even pixel of x is met by every other row and column of the kernel, an odd one
+    by the rest: of a 4×4 kernel, 2×2 taps each, turned round. No number is added to twice.
     """
-    first = max(0, -(offset // stride))  # the least i with i·stride + offset >= 0
-    stop = max(first, min(count, (size - 1 - offset) // stride + 1))
-    start = first * stride + offset
-    return slice(first, stop), slice(start, start + (stop - first) * stride, stride)
+    across = list(phases(x.shape[2], g.kernel[1], g.stride[1], g.padding[1]))
+    for rows, taps, top in phases(x.shape[1], g.kernel[0], g.stride[0], g.padding[0]):
+        for columns, taps_across, left in across:
+            part = w[taps, taps_across][::-1, ::-1].transpose(0, 1, 3, 2)  # (T, T', O, C)
+            window = Geometry(part.shape[:2], padding=(top, left))
+            convolve(backend, y, part, window, x[:, rows, columns], bias)
+
+
+def phases(size: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[slice, slice, int]]:
+    """Yield, for each phase along an axis of `size` pixels: its pixels, its taps, the padding."""
+    for first in range(min(stride, size)):
+        tap = (first + padding) % stride  # pixel first + u·stride is met by taps tap + t·stride,
+        taps = slice(tap, kernel, stride)  # which look at pixel start + u − t of y
+        start = (first + padding - tap) // stride
+        yield slice(first, size, stride), taps, len(range(kernel)[taps]) - 1 - start
+
+
+def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
+    """Return the weight (KH, KW, C/G, O) of which each number is a sum over pixels of x · y."""
+    (kh, kw), c, o = g.kernel, x.shape[3] // g.groups, y.shape[3]
+    todo = pieces(y.shape, kh * kw * c * g.groups, y.itemsize, backend.column_bytes)
+    lanes = list(cut(len(todo), PIECES))  # each sums some pieces in turn
+    sums = backend.xp.empty((len(lanes), g.groups, kh * kw * c, o // g.groups), dtype=x.dtype)
+
+    def lane(i):
+        for j, some in enumerate(todo[lanes[i]]):
+            columns = im2col(backend, x, g, some, y.shape[2]).transpose(0, 2, 1)
+            pixels = pixel_matrix(y[some], g)
+            if j == 0:
+                backend.matmul(columns, pixels, out=sums[i])
+            else:
+                product = backend.scratch("product", sums.shape[1:], x.dtype)
+                backend.matmul(columns, pixels, out=product)
+                sums[i] += product
+
+    backend.each(lane, range(len(lanes)))
+    w = backend.xp.zeros(sums.shape[1:], dtype=x.dtype)
+    for part in sums:
+        w += part
+    return w.transpose(1, 0, 2).reshape(kh, kw, c, o)
 
 
 def weight_matrix(w: Any, g: Geometry) -> Any:
@@ -118,105 +161,109 @@ def pixel_matrix(y: Any, g: Geometry) -> Any:
     return y.reshape(-1, g.groups, y.shape[3] // g.groups).transpose(1, 0, 2)
 
 
-def chunks(y: Any, columns: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut a batch of results (N, OH, OW, O) into pieces whose columns fit the cache.
+FEW_CHANNELS = 4
+FEWER = 4
 
-    Some images at a time, or some rows of one that is too large. Yields the slices of images and
-    of rows, and the slice that they are of the matrix product's N·OH·OW rows.
+
+def is_turnable(g: Geometry) -> bool:
+    """Whether a convolution is also a transposed one: at stride 1, with its kernel turned round."""
+    return g.stride == (1, 1) and g.groups == 1
+
+
+def turned(w: Any) -> Any:
+    """Return a weight turned half round, its channels exchanged: (KH, KW, O, C)."""
+    return w[::-1, ::-1].transpose(0, 1, 3, 2)
+
+
+def turned_geometry(g: Geometry) -> Geometry:
+    """Return what takes the turned kernel over the outputs to give the inputs."""
+    (eh, ew), (ph, pw) = g.span(), g.padding
+    return replace(g, padding=(eh - 1 - ph, ew - 1 - pw))
+
+
+def favours_phases(y: Any, w: Any, g: Geometry) -> bool:
+    """Whether columns of y's channels cost less than products of x's channels, which are added up.
+
+    As measured: a number added costs 9/4 of one copied, and a weight turned round 4.
     """
-    n, oh, ow, _ = y.shape
-    fit = max(1, COLUMN_BYTES // max(1, ow * columns * y.dtype.itemsize))  # rows of an image
-    images, rows = max(1, fit // max(1, oh)), min(fit, oh)
-    for first in range(0, n, images):
-        last = min(n, first + images)
-        for top in range(0, oh, max(1, rows)):
-            bottom = min(oh, top + rows)
-            start = (first * oh + top) * ow
-            size = (last - first) * (bottom - top) * ow
-            yield slice(first, last), slice(top, bottom), slice(start, start + size)
+    pixels, channels, o = math.prod(y.shape[:3]), w.shape[2], w.shape[3]
+    plain = g.groups == 1 and g.dilation == (1, 1)
+    return plain and o * (pixels + 4 * channels) <= 9 * pixels * channels // 4
 
 
-class ConvOp(Op):
-    """What the three share: `self.geometry`, and columns in a buffer that is used again."""
+class Conv2d(Op):
+    """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O), plus a bias (O,).
 
-    def columns(self, view):
-        """Return windows (n, oh, ow, KH, KW, C) as columns, (G, n·oh·ow, KH·KW·C/G)."""
-        groups = self.geometry.groups
-        n, oh, ow, kh, kw, c = view.shape
-        if groups > 1:
-            view = view.reshape(n, oh, ow, kh, kw, groups, c // groups)
-            view = view.transpose(5, 0, 1, 2, 3, 4, 6)
-        if getattr(self, "buffer", None) is None:  # the first piece is the largest
-            self.buffer = self.xp.empty(view.size, dtype=view.dtype)
-        columns = self.buffer[: view.size]
-        columns.reshape(view.shape)[...] = view
-        return columns.reshape(groups, n * oh * ow, -1)
+    `size` is (OH, OW).
+    """
 
-    def done(self, result):
-        """Let go of the buffer before the op becomes a node of the graph."""
-        self.__dict__.pop("buffer", None)
-        return result
-
-
-class Conv2d(ConvOp):
-    """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O): `size` (OH, OW)."""
-
-    def forward(self, x, w):
+    def forward(self, x, w, bias=None):
         self.save(0, 1)
-        g, xp, (oh, ow) = self.geometry, self.xp, self.size
-        y = xp.empty((len(x), oh, ow, w.shape[3]), dtype=x.dtype)
-        view = windows(xp, pad_image(xp, x, g), g)[:, :oh, :ow]
-        weight, out = weight_matrix(w, g), pixel_matrix(y, g)
-        for images, rows, pixels in chunks(y, weight.shape[1] * g.groups):
-            xp.matmul(self.columns(view[images, rows]), weight, out=out[:, pixels])
-        return self.done(y)
+        g, shape = self.geometry, (len(x), *self.size, w.shape[3])
+        if is_turnable(g) and FEWER * w.shape[3] < x.shape[3]:  # columns of y are the smaller ones
+            y = filled(self.xp, shape, x.dtype, bias)
+            scatter(self.backend, x, turned(w), turned_geometry(g), y)
+        else:
+            y = self.xp.empty(shape, dtype=x.dtype)
+            convolve(self.backend, x, w, g, y, bias)
+        return y
 
     def backward(self, gy):
         x, w = self.saved()
         g = self.geometry
         gx = ConvTranspose2d(geometry=g, size=x.shape[1:3])(gy, w) if self.needs[0] else None
         gw = ConvWeight(geometry=g)(x, gy) if self.needs[1] else None
-        return gx, gw
+        return (gx, gw, *bias_gradient(self, gy))
 
 
-class ConvTranspose2d(ConvOp):
-    """x (N, H, W, C) = Conv2d's adjoint in the image, from y (N, OH, OW, O): `size` is (H, W)."""
+class ConvTranspose2d(Op):
+    """x (N, H, W, C) = Conv2d's adjoint in the image, from y (N, OH, OW, O), plus a bias (C,).
 
-    def forward(self, y, w):
+    `size` is (H, W).
+    """
+
+    def forward(self, y, w, bias=None):
         self.save(0, 1)
-        g, xp = self.geometry, self.xp
-        x = xp.zeros((len(y), *self.size, w.shape[2] * g.groups), dtype=y.dtype)
-        by_group = x.reshape(*x.shape[:3], g.groups, w.shape[2])
-        weight = weight_matrix(w, g).transpose(0, 2, 1)
-        pixels = pixel_matrix(y, g)
-        for images, rows, some in chunks(y, weight.shape[2] * g.groups):
-            columns = xp.matmul(pixels[:, some], weight)
-            shape = (g.groups, -1, rows.stop - rows.start, y.shape[2], *w.shape[:3])
-            patches = columns.reshape(shape).transpose(1, 2, 3, 4, 5, 0, 6)
-            scatter_windows(patches, by_group[images], g, rows.start)
+        g = self.geometry
+        shape = (len(y), *self.size, w.shape[2] * g.groups)
+        if favours_phases(y, w, g):
+            x = self.xp.empty(shape, dtype=y.dtype)
+            convolve_by_phase(self.backend, y, w, g, x, bias)
+        else:
+            x = filled(self.xp, shape, y.dtype, bias)
+            scatter(self.backend, y, w, g, x)
         return x
 
     def backward(self, gx):
         y, w = self.saved()
-        gy = Conv2d(geometry=self.geometry, size=y.shape[1:3])(gx, w) if self.needs[0] else None
-        gw = ConvWeight(geometry=self.geometry)(gx, y) if self.needs[1] else None
-        return gy, gw
+        g = self.geometry
+        gy = Conv2d(geometry=g, size=y.shape[1:3])(gx, w) if self.needs[0] else None
+        gw = ConvWeight(geometry=g)(gx, y) if self.needs[1] else None
+        return (gy, gw, *bias_gradient(self, gx))
 
 
-class ConvWeight(ConvOp):
+def filled(xp: Any, shape: tuple[int, ...], dtype: Any, bias: Any) -> Any:
+    """Return images of nothing but the bias."""
+    images = xp.zeros(shape, dtype=dtype)
+    if bias is not None:
+        images += bias
+    return images
+
+
+def bias_gradient(op: Op, gy: Tensor) -> tuple:
+    """Return the gradient of the third input, if there is one."""
+    return tuple(sum(gy, (0, 1, 2)) if need else None for need in op.needs[2:])
+
+
+class ConvWeight(Op):
     """w (KH, KW, C/G, O) = Conv2d's adjoint in the weight, from x (N, H, W, C) and y."""
 
     def forward(self, x, y):
         self.save(0, 1)
-        g, xp = self.geometry, self.xp
-        (kh, kw), c, o = g.kernel, x.shape[3] // g.groups, y.shape[3]
-        w = xp.zeros((g.groups, kh * kw * c, o // g.groups), dtype=x.dtype)
-        view = windows(xp, pad_image(xp, x, g), g)[:, : y.shape[1], : y.shape[2]]
-        out = pixel_matrix(y, g)
-        for images, rows, pixels in chunks(y, kh * kw * c * g.groups):
-            columns = self.columns(view[images, rows])
-            w += xp.matmul(columns.transpose(0, 2, 1), out[:, pixels])
-        return self.done(w.transpose(1, 0, 2).reshape(kh, kw, c, o))
+        g = self.geometry
+        if is_turnable(g) and FEWER * y.shape[3] < x.shape[3]:
+            return turned(correlate(self.backend, y, x, turned_geometry(g)))
+        return correlate(self.backend, x, y, g)
 
     def backward(self, gw):
         x, y = self.saved()
@@ -224,53 +271,6 @@ class ConvWeight(ConvOp):
         gx = ConvTranspose2d(geometry=g, size=x.shape[1:3])(y, gw) if self.needs[0] else None
         gy = Conv2d(geometry=g, size=y.shape[1:3])(x, gw) if self.needs[1] else None
         return gx, gy
-
-
-def as_pair(value: Pair, who: str, name: str, least: int) -> tuple[int, int]:
-    """Return an int or a pair as a pair (vertical, horizontal), each at least `least`.
-
-    Raises:
-        ValueError: anything else.
-    """
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    whole = all(isinstance(v, numbers.Real) and v % 1 == 0 and v >= least for v in pair)
-    if len(pair) != 2 or not whole:
-        raise ValueError(
-            f"{who}: {name} must be one or two whole numbers >= {least}, got {value!r}"
-        )
-    return int(pair[0]), int(pair[1])
-
-
-def geometry(
-    who: str, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = 1, groups: int = 1
-) -> Geometry:
-    """Return the checked geometry of an operation called `who`; ValueError says what is wrong."""
-    if int(groups) != groups or groups < 1:
-        raise ValueError(f"{who}: groups must be a whole number >= 1, got {groups!r}")
-    return Geometry(
-        as_pair(kernel, who, "kernel_size", 1),
-        as_pair(stride, who, "stride", 1),
-        as_pair(padding, who, "padding", 0),
-        as_pair(dilation, who, "dilation", 1),
-        int(groups),
-    )
-
-
-def check_image(x: Tensor, who: str, g: Geometry | None = None) -> None:
-    """Raise ValueError unless x is (N, H, W, C), and large enough for a window of `g`."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{who}: needs a Tensor of images (N, H, W, C), got {type(x).__name__}")
-    if x.ndim != 4:
-        raise ValueError(f"{who}: needs images (N, H, W, C), got a tensor of shape {x.shape}")
-    if g is None:
-        return
-    (eh, ew), (ph, pw) = g.span(), g.padding
-    if x.shape[1] + 2 * ph < eh or x.shape[2] + 2 * pw < ew:
-        raise ValueError(
-            f"{who}: a window of {eh}x{ew} pixels does not fit an image of {x.shape[1]}x"
-            f"{x.shape[2]} with padding {g.padding}; input is (N, H, W, C) = {x.shape}: "
-            "use a smaller kernel or more padding"
-        )
 
 
 def _kernel(who: str, weight: Tensor) -> tuple[int, int]:
@@ -294,12 +294,14 @@ def _check_weight(who: str, x: Tensor, weight: Tensor, groups: int, axis: int) -
         )
 
 
-def _with_bias(who: str, y: Tensor, bias: Tensor | None) -> Tensor:
+def _check_bias(who: str, bias: Tensor | None, channels: int) -> tuple[Tensor, ...]:
+    """Return the bias as the inputs that it adds to an op's."""
     if bias is None:
-        return y
-    if bias.shape != y.shape[3:]:
-        raise ValueError(f"{who}: bias {bias.shape} does not fit {y.shape[3]} output channels")
-    return add(y, bias)
+        return ()
+    (bias,) = lift(bias)
+    if bias.shape != (channels,):
+        raise ValueError(f"{who}: bias {bias.shape} does not fit {channels} output channels")
+    return (bias,)
 
 
 def conv2d(
@@ -330,8 +332,8 @@ def conv2d(
     g = geometry("conv2d", _kernel("conv2d", weight), stride, padding, dilation, groups)
     _check_weight("conv2d", x, weight, g.groups, axis=2)
     check_image(x, "conv2d", g)
-    y = Conv2d(geometry=g, size=g.output_size(*x.shape[1:3]))(x, weight)
-    return _with_bias("conv2d", y, bias)
+    inputs = (x, weight, *_check_bias("conv2d", bias, weight.shape[3]))
+    return Conv2d(geometry=g, size=g.output_size(*x.shape[1:3]))(*inputs)
 
 
 def conv_transpose2d(
@@ -373,4 +375,5 @@ def conv_transpose2d(
     size = tuple(n + e for n, e in zip(g.input_size(*x.shape[1:3]), extra, strict=True))
     if min(size) < 1:
         raise ValueError(f"{who}: padding {g.padding} leaves nothing of the output; {x.shape}")
-    return _with_bias(who, ConvTranspose2d(geometry=g, size=size)(x, weight), bias)
+    inputs = (x, weight, *_check_bias(who, bias, weight.shape[2] * g.groups))
+    return ConvTranspose2d(geometry=g, size=size)(*inputs)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops.conv import (
+from minigan.ops.linalg import matmul
+from minigan.ops.reduction import mean
+from minigan.ops.shape import getitem, reshape
+from minigan.ops.windows import (
     Geometry,
     Pair,
     as_pair,
@@ -15,9 +18,6 @@ from minigan.ops.conv import (
     scatter_windows,
     windows,
 )
-from minigan.ops.linalg import matmul
-from minigan.ops.reduction import mean
-from minigan.ops.shape import getitem, reshape
 from minigan.tensor import Tensor
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigan.ops.conv import Pair, as_pair, check_image
 from minigan.ops.pool import separable
 from minigan.ops.shape import broadcast_to, getitem, reshape, transpose
+from minigan.ops.windows import Pair, as_pair, check_image
 from minigan.tensor import Tensor
 
 

@@ -51,8 +51,9 @@ MASK_ONLY = (
     "derivative that mask has none, so that its history is read by nothing"
 )
 EQUIVALENT: dict[tuple[str, str], str] = {
-    ("LeakyRelu", "saved array 0: detached"): MASK_ONLY,
-    ("Relu", "saved array 0: detached"): MASK_ONLY,
+    (op, f"{route}: saved array 0: detached"): MASK_ONLY
+    for op in ("LeakyRelu", "Relu")
+    for route in ("backward", "both routes")
 }
 
 # The parts of the check that mutants meet: the quick ones first.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, norm, pool, reduction, shape
+from minigan.ops import conv, norm, pool, reduction, shape, windows
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -35,8 +35,9 @@ def exchanged(what: str) -> Rule:
     )
 
 
-right_scatter, right_windows, right_pad = conv.scatter_windows, conv.windows, conv.pad_image
-right_chunks = conv.chunks
+right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
+right_pieces, right_crop, right_phases = conv.pieces, windows.crop, conv.phases
+right_turned = conv.turned
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -72,14 +73,34 @@ def padded_with_ones(xp: Any, x: Any, g: Any, value: float = 0.0) -> Any:
     return right_pad(xp, x, g, 1.0)
 
 
-def last_piece_twice(y: Any, columns: int) -> list:
-    """In place of `chunks`: small pieces, the last of which comes twice."""
-    pieces = list(right_chunks(y, 1 << 40))
+def cropped_with_ones(backend: Any, x: Any, *rest: Any) -> Any:
+    """In place of `crop`: the padding holds ones."""
+    inside = right_crop(backend, np.ones_like(x), *rest)
+    return right_crop(backend, x, *rest) + (1 - inside)
+
+
+def last_piece_twice(*args: Any) -> list:
+    """In place of `pieces`: the last one comes twice."""
+    pieces = right_pieces(*args)
     return pieces + pieces[-1:]
 
 
-def windows_wrong(module: Any) -> dict[str, Rule]:
-    """Return the mistakes of an op whose derivative moves windows over images."""
+def first_piece_only(*args: Any) -> list:
+    """In place of `pieces`: the first of them, or all but the last row of the only one."""
+    images, rows = right_pieces(*args)[0]
+    return [(images, slice(rows.start, max(rows.start, rows.stop - 1)))]
+
+
+def phases_one_pixel_off(*args: Any) -> list:
+    """In place of `phases`: the windows of each begin a pixel too early."""
+    return [(pixels, taps, padding + 1) for pixels, taps, padding in right_phases(*args)]
+
+
+def windows_wrong(adder: Any, viewer: Any) -> dict[str, Rule]:
+    """Return the mistakes of an op whose derivative moves windows over images.
+
+    `adder` is the module that adds windows up, `viewer` the one that looks at them.
+    """
     found = {}
     for what in ("stride", "padding", "dilation"):
         for by in (1, -1):
@@ -90,11 +111,10 @@ def windows_wrong(module: Any) -> dict[str, Rule]:
         found[f"{what} exchanged"] = exchanged(what)
     return found | {
         "kernel exchanged": exchanged("kernel"),
-        "overlap-add skipped": helper(module, "scatter_windows", last_write_wins),
-        "last row of the kernel left out": helper(module, "scatter_windows", without_last_row),
-        "kernel flipped where it is read": helper(module, "windows", flipped_windows),
-        "kernel flipped where it is added": helper(module, "scatter_windows", flipped_scatter),
-        "padding of ones": helper(module, "pad_image", padded_with_ones),
+        "overlap-add skipped": helper(adder, "scatter_windows", last_write_wins),
+        "last row of the kernel left out": helper(adder, "scatter_windows", without_last_row),
+        "kernel flipped where it is read": helper(viewer, "windows", flipped_windows),
+        "kernel flipped where it is added": helper(adder, "scatter_windows", flipped_scatter),
     }
 
 
@@ -105,9 +125,16 @@ def weight_kernel_flipped(i: int) -> Rule:
     )
 
 
-CONVOLUTION = windows_wrong(conv) | {
+POOLING = windows_wrong(pool, pool) | {
+    "padding of ones": helper(pool, "pad_image", padded_with_ones),
+}
+CONVOLUTION = windows_wrong(conv, windows) | {
+    "padding of ones": helper(windows, "crop", cropped_with_ones),
+    "a row of the first piece only": helper(conv, "pieces", first_piece_only),
+    "phases a pixel off": helper(conv, "phases", phases_one_pixel_off),
+    "kernel not turned round": helper(conv, "turned", lambda w: right_turned(w)[::-1, ::-1]),
     "groups forgotten": attribute(geometry=lambda op: replace(op.geometry, groups=1)),
-    "last piece of the columns counted twice": helper(conv, "chunks", last_piece_twice),
+    "last piece of the columns counted twice": helper(conv, "pieces", last_piece_twice),
 }
 
 
@@ -203,11 +230,8 @@ BATCH_NORM_FUSED = {
     "without the scale": gradient_of_x(without_gamma),
     "without the deviation": gradient_of_x(without_std),
     "scale's gradient as the shift's": lambda call: [call.run()[k] for k in (0, 2, 2)],
-    "column means without the last row": helper(
-        norm, "column_means", lambda rows: rows[:-1].sum(axis=0) / len(rows)
-    ),
-    "column products without the last row": helper(
-        norm, "column_dots", lambda xp, a, b: (a[:-1] * b[:-1]).sum(axis=0)
+    "column sums without the last row": helper(
+        norm, "column_sums", lambda backend, rows: rows[:-1].sum(axis=0)
     ),
 }
 
@@ -217,7 +241,7 @@ IMAGES: dict[str, dict[str, Rule]] = {
     "Conv2d": CONVOLUTION | {"kernel of the weight flipped": weight_kernel_flipped(1)},
     "ConvTranspose2d": CONVOLUTION | {"kernel of the weight flipped": weight_kernel_flipped(1)},
     "ConvWeight": CONVOLUTION,
-    "Unfold": windows_wrong(pool),
-    "Fold": windows_wrong(pool),
+    "Unfold": POOLING,
+    "Fold": POOLING,
     "BatchNorm": BATCH_NORM,
 }

@@ -225,6 +225,19 @@ def fortran_order(call: Call) -> list[Any]:
 
 # All of them
 
+RELU: dict[str, Rule] = {
+    "slope 1 everywhere": attribute(slope=lambda op: 1.0),
+    "slope 0.01 below 0": attribute(slope=lambda op: 0.01),
+    "slope where it should not be": formula(0, lambda gy, y: gy * (y.data <= 0)),
+    "times y": formula(0, lambda gy, y: gy * y),
+}
+LEAKY_RELU: dict[str, Rule] = {
+    "slope 0 below 0": attribute(slope=lambda op: 0.0),
+    "slope squared below 0": attribute(slope=lambda op: op.slope**2),
+    "slope 1 everywhere": attribute(slope=lambda op: 1.0),
+    "slope of the default": attribute(slope=lambda op: 0.01),
+}
+
 SPECIFIC: dict[str, dict[str, Rule]] = {
     "Add": sums_wrong(arithmetic),
     "Sub": sums_wrong(arithmetic) | {"b's sign": formula(1, lambda gy: gy)},
@@ -294,18 +307,8 @@ SPECIFIC: dict[str, dict[str, Rule]] = {
         "mask off by one": shifted("inside"),
     },
     "Cast": {"gradient in the width of the output": attribute(before=lambda op: op.after)},
-    "Relu": {
-        "slope 1 everywhere": attribute(slope=lambda op: 1.0),
-        "slope 0.01 below 0": attribute(slope=lambda op: 0.01),
-        "slope where it should not be": formula(0, lambda gy, y: gy * (y.data <= 0)),
-        "times y": formula(0, lambda gy, y: gy * y),
-    },
-    "LeakyRelu": {
-        "slope 0 below 0": attribute(slope=lambda op: 0.0),
-        "slope squared below 0": attribute(slope=lambda op: op.slope**2),
-        "slope 1 everywhere": attribute(slope=lambda op: 1.0),
-        "slope of the default": attribute(slope=lambda op: 0.01),
-    },
+    "Relu": RELU,
+    "LeakyRelu": LEAKY_RELU,
     "Elu": {
         "alpha left out": attribute(alpha=lambda op: 0.0),
         "alpha of the default": attribute(alpha=lambda op: 1.0),
@@ -391,6 +394,8 @@ SPECIFIC: dict[str, dict[str, Rule]] = {
 }
 ONLY_FUSED: dict[str, dict[str, Rule]] = {
     "BatchNorm": BATCH_NORM_FUSED,
+    "LeakyRelu": LEAKY_RELU,
+    "Relu": RELU,
     "Tanh": {
         "1 + y² for 1 − y²": formula(0, lambda gy, y: gy * (1.0 + y * y)),
         "1 − y for 1 − y²": formula(0, lambda gy, y: gy * (1.0 - y)),

@@ -12,9 +12,10 @@ import numpy as np
 from scipy import special
 
 from minigan.ops.activation import Erf
-from minigan.ops.conv import ConvWeight, Geometry
+from minigan.ops.conv import ConvWeight
 from minigan.ops.pool import Fold, Unfold
 from minigan.ops.shape import Putitem, sum_to
+from minigan.ops.windows import Geometry
 from minigan.specs import reference
 from minigan.specs.case import Case, spec
 from minigan.specs.choices import Choices

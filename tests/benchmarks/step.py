@@ -2,16 +2,16 @@
 
     python tests/benchmarks/step.py --workload pix2pix
     python tests/benchmarks/step.py --workload dcgan --against torch
+    python tests/benchmarks/step.py --workload dcgan --scale
 
-Against PyTorch (pip install 'minigan[bench]') the two take turns in one process, on the same
-networks, weights, data and threads, and the ratio is taken pair by pair, so that what else the
-machine is doing hits both. Peak memory is that of each in a process of its own.
+Against PyTorch (pip install 'minigan[bench]') the two take turns, each in a process of its own, on
+the same networks, weights, data and number of threads; the ratio is taken pair by pair, so that
+what else the machine is doing hits both.
 """
 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,7 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from pairs import Engine
 from workloads import DEFAULTS, Sizes, minigan_step
+
+from minigan.workers import set_num_threads
 
 KINDS = {
     "convolution (columns and products)": ("conv2d", "conv_transpose2d", "conv_weight"),
@@ -37,44 +40,31 @@ def timed(step: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def peak_megabytes(flags: list[str], which: str) -> float:
-    """Run five steps of one engine in a new process, and return the most memory it ever had."""
-    command = [sys.executable, __file__, *flags, "--memory-of", which]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def print_peak(step: Callable[[], object]) -> None:
-    """Linux only: getrusage would report the parent's peak where that was higher."""
-    for _ in range(5):
-        step()
-    status = Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
-
-
-def compare(workload: str, sizes: Sizes, rounds: int, flags: list[str]) -> None:
-    import torch
-    from torch_twin import torch_step
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    ours, theirs = minigan_step(workload, sizes), torch_step(workload, sizes)
-    for i in range(3):
-        a, b = ours(), theirs()
-        print(
-            f"losses after step {i + 1}: minigan {a[0]:.5f} {a[1]:.5f}, torch {b[0]:.5f} {b[1]:.5f}"
-        )
-    pairs = [(timed(ours), timed(theirs)) for _ in range(rounds)]
-    mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+def compare(workload: str, sizes: Sizes, rounds: int, threads: int) -> None:
+    """Let minigan and PyTorch take turns, and print both medians and the ratio pair by pair."""
+    print(f"{workload} {sizes}, {rounds} pairs of steps, {threads} threads each")
+    with (
+        Engine("minigan", workload, sizes, threads) as ours,
+        Engine("torch", workload, sizes, threads) as theirs,
+    ):
+        for i in range(3):
+            a, b = (engine.step().losses for engine in (ours, theirs))
+            print(f"  losses after step {i + 1}: minigan {a[0]:.5f} {a[1]:.5f}, ", end="")
+            print(f"torch {b[0]:.5f} {b[1]:.5f}")
+        pairs = [(ours.step().milliseconds, theirs.step().milliseconds) for _ in range(rounds)]
+        sides = zip(*pairs, strict=True)
+        for engine, side in zip((ours, theirs), sides, strict=True):
+            median = statistics.median(side)
+            print(
+                f"  {engine.name:7s} median {median:7.1f} ms (fastest {min(side):.1f})"
+                f"  {sizes.batch / median * 1e3:7.1f} images/s"
+                f"  peak memory {engine.peak_megabytes():5.0f} MB"
+            )
     ratios = sorted(a / b for a, b in pairs)
-    print(f"{workload} {sizes}, {rounds} pairs of steps")
-    print(f"  minigan {mine:8.1f} ms  {sizes.batch / mine * 1e3:7.1f} images/s")
-    print(f"  torch   {other:8.1f} ms  {sizes.batch / other * 1e3:7.1f} images/s")
     print(
-        f"  minigan / torch: median {statistics.median(ratios):.3f}, "
+        f"  minigan / torch, pair by pair: median {statistics.median(ratios):.3f}, "
         f"from {ratios[0]:.3f} to {ratios[-1]:.3f}"
     )
-    for which in ("minigan", "torch"):
-        print(f"  peak memory {which:8s} {peak_megabytes(flags, which):7.0f} MB")
 
 
 def profile(step: Callable[[], object], rounds: int) -> None:
@@ -144,29 +134,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=DEFAULTS, default="pix2pix")
     parser.add_argument("--against", choices=["torch"], help="time PyTorch too, turn by turn")
+    parser.add_argument("--scale", action="store_true", help="vary batch, image and width")
+    parser.add_argument("--plot", type=Path, default=Path("scale.png"), help="where --scale draws")
     parser.add_argument("--rounds", type=int, default=20, help="steps to time (default: 20)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--threads", type=int, default=cores, help=f"default: {cores}")
     for name in ("batch", "image", "width"):
         parser.add_argument(f"--{name}", type=int, help=f"another {name} than the workload's")
-    parser.add_argument("--memory-of", choices=["minigan", "torch"], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sizes = Sizes(
-        *(
-            getattr(args, n) or getattr(DEFAULTS[args.workload], n)
-            for n in ("batch", "image", "width")
-        )
-    )
-    flags = ["--workload", args.workload]
-    for name in ("batch", "image", "width"):
-        flags += [f"--{name}", str(getattr(sizes, name))]
-    if args.memory_of == "torch":
-        from torch_twin import torch_step
+    default = DEFAULTS[args.workload]
+    sizes = Sizes(*(getattr(args, n) or getattr(default, n) for n in ("batch", "image", "width")))
+    if args.scale:
+        from scale import scale
 
-        print_peak(torch_step(args.workload, sizes))
-    elif args.memory_of:
-        print_peak(minigan_step(args.workload, sizes))
+        scale(args.workload, args.rounds, args.threads, args.plot)
     elif args.against:
-        compare(args.workload, sizes, args.rounds, flags)
+        compare(args.workload, sizes, args.rounds, args.threads)
     else:
+        set_num_threads(args.threads)
         profile(minigan_step(args.workload, sizes), args.rounds)
 
 

@@ -1,0 +1,186 @@
+"""Floor 0: a few threads that share the work of one operation on the CPU.
+
+NumPy lets go of the interpreter's lock while it copies, adds or multiplies, so plain Python threads
+use all cores. An operation cuts its work into pieces and calls `each`; every piece writes a part of
+the result that is its own. How the work is cut depends on the shapes alone, never on how many
+workers there are or which is first: the result is the same to the bit for any number of them.
+
+BLAS has threads of its own, which would fight ours for the cores, so it is held to one thread while
+pieces run (threadpoolctl), and `matmul` cuts up large products here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+PIECES = 4  # work is cut into this many, or a multiple
+PIECE_WORK = 1 << 24  # multiplications: handing a piece to another core costs as much as 2 ** 22
+BLOCK = 1 << 19  # numbers in a block of an element-wise pass: less is over before it is handed out
+SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
+
+
+class _Pool:
+    """The threads, made at first use, and the queue that they wait at."""
+
+    def __init__(self) -> None:
+        self.count = _count(os.environ.get("MINIGAN_THREADS"))
+        self.jobs: SimpleQueue = SimpleQueue()
+        self.helpers = 0
+        self.blas: Any = None
+        self.mine = threading.local()  # each thread's buffers, and whether it works on a piece
+
+    def call(self, work: Callable[[], None], helpers: int) -> None:
+        """Have `work` called by this many helpers, when they come to it."""
+        while self.helpers < helpers:
+            threading.Thread(target=self.help, name="minigan", daemon=True).start()
+            self.helpers += 1
+        for _ in range(helpers):
+            self.jobs.put(work)
+
+    def help(self) -> None:
+        while (work := self.jobs.get()) is not None:
+            work()
+
+    def one_blas_thread(self) -> Any:
+        """A context; entering it takes 10 µs, finding the libraries a millisecond, once."""
+        if self.blas is None:
+            self.blas = ThreadpoolController().select(user_api="blas")
+        return self.blas.limit(limits=1)
+
+
+def _count(setting: str | None) -> int:
+    if setting is None:
+        affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that we may use
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if not setting.isdecimal() or int(setting) < 1:
+        raise ValueError(f"MINIGAN_THREADS={setting!r}: should be a whole number >= 1")
+    return int(setting)
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.__init__)
+
+
+def get_num_threads() -> int:
+    """Return how many threads share an operation: one for each core, unless changed."""
+    return _pool.count
+
+
+def set_num_threads(count: int) -> None:
+    """Let `count` threads share an operation on the CPU, as MINIGAN_THREADS does at the start.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if int(count) != count or count < 1:
+        raise ValueError(f"set_num_threads: needs a whole number >= 1, got {count!r}")
+    _pool.count = int(count)
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Call `function` on every item, on all workers, and return the results in the items' order.
+
+    No two items may write to the same place. A single item, and items inside of a piece, are a
+    plain loop. An exception is raised when all pieces have ended.
+    """
+    items = list(items)
+    if len(items) < 2 or _busy():
+        return [function(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    waiting, ended = SimpleQueue(), SimpleQueue()
+    for numbered in enumerate(items):
+        waiting.put(numbered)
+
+    def work() -> None:
+        _pool.mine.busy = True
+        try:
+            while True:
+                i, item = waiting.get_nowait()
+                try:
+                    results[i] = function(item)
+                except BaseException as error:  # raised again by the thread that called `each`
+                    ended.put(error)
+                else:
+                    ended.put(None)
+        except Empty:
+            return
+        finally:
+            _pool.mine.busy = False
+
+    with _pool.one_blas_thread():
+        _pool.call(work, min(_pool.count, len(items)) - 1)
+        work()  # a helper that wakes up too late finds nothing to do, and is not waited for
+        errors = [ended.get() for _ in items]
+    for error in errors:
+        if error is not None:
+            raise error
+    return results
+
+
+def _busy() -> bool:
+    """Whether this thread works on a piece: what it calls is then not cut up again."""
+    return getattr(_pool.mine, "busy", False)
+
+
+def cut(length: int, pieces: int) -> Iterator[slice]:
+    """Yield slices that cut a length into so many pieces, as equal as may be; none is empty."""
+    pieces = max(1, min(pieces, length))
+    for i in range(pieces if length else 0):
+        yield slice(i * length // pieces, (i + 1) * length // pieces)
+
+
+def blocks(function: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
+    """Call `function` on the arrays a block at a time, cut alike along their first axis.
+
+    The workers share the blocks, and a chain of passes over one mostly stays in the cache. Returns
+    the results in order.
+    """
+    largest = max(a.size for a in arrays)
+    if largest < 2 * BLOCK:
+        return [function(*arrays)]
+    pieces = -(-largest // (BLOCK * PIECES)) * PIECES  # a multiple, so that no worker is left over
+    return each(lambda some: function(*(a[some] for a in arrays)), cut(len(arrays[0]), pieces))
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a @ b, cut along the longer side of `out`: what both pieces read is then the less."""
+    pieces = min(PIECES, math.prod(out.shape) * a.shape[-1] // PIECE_WORK)
+    if _busy():
+        np.matmul(a, b, out=out)
+    elif pieces < 2:
+        with _pool.one_blas_thread():
+            np.matmul(a, b, out=out)
+    elif out.shape[-2] >= out.shape[-1]:
+        each(
+            lambda rows: np.matmul(a[..., rows, :], b, out=out[..., rows, :]),
+            cut(out.shape[-2], pieces),
+        )
+    else:
+        each(
+            lambda columns: np.matmul(a, b[..., columns], out=out[..., columns]),
+            cut(out.shape[-1], pieces),
+        )
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return this thread's buffer called `name`, in this shape; what it holds is left over.
+
+    A fresh array costs the kernel a page fault for every 4 kB of it, each time.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    buffers = _pool.mine.__dict__.setdefault("buffers", {})
+    buffer = buffers.get(name)
+    if buffer is None or buffer.nbytes < size:
+        buffer = np.empty(size, np.uint8)
+        if size <= SCRATCH_BYTES:
+            buffers[name] = buffer
+    return buffer[:size].view(dtype).reshape(shape)
