@@ -145,8 +145,11 @@ def blocks(function: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
     the results in order.
     """
     largest = max(a.size for a in arrays)
-    if largest < 2 * BLOCK:
+    if _busy():
         return [function(*arrays)]
+    if largest < 2 * BLOCK:
+        with _pool.one_blas_thread():
+            return [function(*arrays)]
     pieces = -(-largest // (BLOCK * PIECES)) * PIECES  # a multiple, so that no worker is left over
     return each(lambda some: function(*(a[some] for a in arrays)), cut(len(arrays[0]), pieces))
 

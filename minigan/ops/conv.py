@@ -200,7 +200,8 @@ class Conv2d(Op):
     def forward(self, x, w, bias=None):
         self.save(0, 1)
         g, shape = self.geometry, (len(x), *self.size, w.shape[3])
-        if is_turnable(g) and FEWER * w.shape[3] < x.shape[3]:  # columns of y are the smaller ones
+        few = FEWER * w.shape[3] < x.shape[3] and shape[1:3] != (1, 1)
+        if few and is_turnable(g):  # the columns of y are smaller than those of x
             y = filled(self.xp, shape, x.dtype, bias)
             scatter(self.backend, x, turned(w), turned_geometry(g), y)
         else:

@@ -32,12 +32,13 @@ class BatchNorm(Op):
         # Around a value near the mean nothing cancels. The mean of any eighth of the data is within
         # √7 standard deviations of it, so the variance loses three bits at the worst.
         some = rows[: -(-len(rows) // 8)]
-        self.near = self.sums(some) / x.dtype.type(some.size // x.shape[-1])
+        some = some.reshape(-1, x.shape[-1])
+        self.near = column_sums(self.backend, some) / x.dtype.type(len(some))
         near, y = wide(self.near), xp.empty_like(rows)
 
         def centre(x, y):
             xp.subtract(x, near, out=y)
-            return xp.stack([self.sums(y), self.dots(y, y)])
+            return self.moments(y, y, y)
 
         def scale_and_shift(y):
             y *= scale
@@ -51,14 +52,16 @@ class BatchNorm(Op):
         self.backend.blocks(scale_and_shift, y)
         return y.reshape(x.shape)
 
-    def sums(self, rows):
-        """Return Σ of each channel, of rows that hold one pixel or several."""
-        return column_sums(self.backend, rows.reshape(-1, self.shapes[1][0]))
-
-    def dots(self, a, b):
-        """Return Σ a·b of each channel."""
+    def moments(self, rows, a, b):
+        """Return Σ rows and Σ a·b of each channel, (2, C), of a block."""
+        channels = self.shapes[1][0]
+        ones = self.xp.ones(rows.size // channels, dtype=rows.dtype)
         product = self.backend.scratch("a", a.shape, a.dtype)
-        return self.sums(self.xp.multiply(a, b, out=product))
+        self.xp.multiply(a, b, out=product)
+        sums = self.xp.empty((2, channels), dtype=rows.dtype)
+        self.xp.matmul(ones, rows.reshape(-1, channels), out=sums[0])
+        self.xp.matmul(ones, product.reshape(-1, channels), out=sums[1])
+        return sums
 
     def backward(self, gy):
         x, gamma = self.saved()
@@ -77,7 +80,7 @@ class BatchNorm(Op):
 
         def centre(x, g, gx):
             xp.subtract(x, near, out=gx)
-            return xp.stack([self.sums(g), self.dots(g, gx)])
+            return self.moments(g, g, gx)
 
         def assemble(g, gx):
             gx *= slope

@@ -102,9 +102,10 @@ def pieces(shape: tuple[int, ...], width: int, itemsize: int, limit: int) -> lis
     rows of one image that is too large.
     """
     n, oh, ow = shape[:3]
-    row_bytes = width * itemsize
-    count = -(-n * oh * ow * row_bytes // max(limit, PIECE_ROWS * row_bytes, 1))
-    if count > 1:
+    rows = n * oh * ow
+    fit = max(PIECE_ROWS, limit // max(1, width * itemsize))  # rows of columns
+    count = -(-rows // fit)
+    if PIECES * rows > max(fit, PIECES * PIECES * PIECE_ROWS):
         count = -(-count // PIECES) * PIECES
     images = cut(n, count)
     return [(some, rows) for some in images for rows in cut(oh, -(-count // max(1, n)))]
