@@ -20,7 +20,6 @@ size of the image. Groups are a stack of independent products: (G, rows, K) @ (G
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +27,6 @@ from minigan.autograd import Op
 from minigan.backend import Backend
 from minigan.ops.reduction import sum
 from minigan.ops.windows import (
-    PIECE_ROWS,
     Geometry,
     Pair,
     as_pair,
@@ -68,61 +66,32 @@ def scatter(backend: Backend, y: Any, w: Any, g: Geometry, x: Any) -> None:
     pixels, not along a handful of channels.
     """
     weight = weight_matrix(w, g)  # (G, KH·KW·C/G, O/G)
-    by_group = x.reshape(*x.shape[:3], g.groups, w.shape[2])
-    planes = g.groups == 1 and w.shape[2] <= FEW_CHANNELS
+    width = g.groups * weight.shape[1]
+    x = x.reshape(*x.shape[:3], g.groups, w.shape[2])
+    planes = width <= FEW_CHANNELS * math.prod(g.kernel)
+    channels = range(w.shape[2]) if planes else [slice(None)]
+    lanes: dict[int, list] = {}  # windows of one image overlap: its pieces come one by one
+    for some in pieces(y.shape, width, y.itemsize, backend.column_bytes):
+        lanes.setdefault(some[0].start, []).append(some)
 
-    def piece(images):
-        for some in pieces(
-            y[images].shape, weight.shape[0] * weight.shape[1], y.itemsize, backend.column_bytes
-        ):
-            n, oh, ow, _ = y[images][some].shape
-            pixels = pixel_matrix(y[images][some], g)
-            if planes:
-                product = backend.scratch("product", (1, weight.shape[1], n * oh * ow), y.dtype)
-                backend.matmul(weight, pixels.transpose(0, 2, 1), out=product)
-                patches = product.reshape(1, *w.shape[:3], n, oh, ow).transpose(4, 5, 6, 1, 2, 0, 3)
-            else:
-                product = backend.scratch(
-                    "product", (g.groups, n * oh * ow, weight.shape[1]), y.dtype
-                )
-                backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
-                patches = product.reshape(g.groups, n, oh, ow, *w.shape[:3]).transpose(
-                    1, 2, 3, 4, 5, 0, 6
-                )
-            target = by_group[images][some[0]]
-            if planes:
-                for c in range(w.shape[2]):
-                    scatter_windows(patches[..., c], target[..., c], g, some[1].start)
-            else:
-                scatter_windows(patches, target, g, some[1].start)
+    def products(pixels, n, oh, ow):
+        """Return y's pixels times the weight, (n, oh, ow, KH, KW, G, C/G)."""
+        if planes:
+            product = backend.scratch("product", (*weight.shape[:2], pixels.shape[1]), x.dtype)
+            backend.matmul(weight, pixels.transpose(0, 2, 1), out=product)
+            return product.reshape(g.groups, *w.shape[:3], n, oh, ow).transpose(4, 5, 6, 1, 2, 0, 3)
+        product = backend.scratch("product", (*pixels.shape[:2], weight.shape[1]), x.dtype)
+        backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
+        return product.reshape(g.groups, n, oh, ow, *w.shape[:3]).transpose(1, 2, 3, 4, 5, 0, 6)
 
-    pixels = math.prod(y.shape[:3])
-    backend.each(piece, cut(len(y), min(PIECES, pixels // PIECE_ROWS)))
+    def lane(todo):
+        for some in todo:
+            part = y[some]
+            patches = products(pixel_matrix(part, g), *part.shape[:3])
+            for c in channels:
+                scatter_windows(patches[..., c], x[some[0]][..., c], g, some[1].start)
 
-
-def convolve_by_phase(
-    backend: Backend, y: Any, w: Any, g: Geometry, x: Any, bias: Any = None
-) -> None:
-    """Write into x (N, H, W, C) what `scatter` adds up, as a small convolution for each phase.
-
-    With stride 2 an even pixel of x is met by every other row and column of the kernel, an odd one
-    by the rest: of a 4×4 kernel, 2×2 taps each, turned round. No number is added to twice.
-    """
-    across = list(phases(x.shape[2], g.kernel[1], g.stride[1], g.padding[1]))
-    for rows, taps, top in phases(x.shape[1], g.kernel[0], g.stride[0], g.padding[0]):
-        for columns, taps_across, left in across:
-            part = w[taps, taps_across][::-1, ::-1].transpose(0, 1, 3, 2)  # (T, T', O, C)
-            window = Geometry(part.shape[:2], padding=(top, left))
-            convolve(backend, y, part, window, x[:, rows, columns], bias)
-
-
-def phases(size: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[slice, slice, int]]:
-    """Yield, for each phase along an axis of `size` pixels: its pixels, its taps, the padding."""
-    for first in range(min(stride, size)):
-        tap = (first + padding) % stride  # pixel first + u·stride is met by taps tap + t·stride,
-        taps = slice(tap, kernel, stride)  # which look at pixel start + u − t of y
-        start = (first + padding - tap) // stride
-        yield slice(first, size, stride), taps, len(range(kernel)[taps]) - 1 - start
+    backend.each(lane, lanes.values())
 
 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
@@ -181,16 +150,6 @@ def turned_geometry(g: Geometry) -> Geometry:
     return replace(g, padding=(eh - 1 - ph, ew - 1 - pw))
 
 
-def favours_phases(y: Any, w: Any, g: Geometry) -> bool:
-    """Whether columns of y's channels cost less than products of x's channels, which are added up.
-
-    As measured: a number added costs 9/4 of one copied, and a weight turned round 4.
-    """
-    pixels, channels, o = math.prod(y.shape[:3]), w.shape[2], w.shape[3]
-    plain = g.groups == 1 and g.dilation == (1, 1)
-    return plain and o * (pixels + 4 * channels) <= 9 * pixels * channels // 4
-
-
 class Conv2d(Op):
     """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O), plus a bias (O,).
 
@@ -227,9 +186,9 @@ class ConvTranspose2d(Op):
         self.save(0, 1)
         g = self.geometry
         shape = (len(y), *self.size, w.shape[2] * g.groups)
-        if favours_phases(y, w, g):
+        if is_turnable(g) and w.shape[3] <= FEWER * w.shape[2]:
             x = self.xp.empty(shape, dtype=y.dtype)
-            convolve_by_phase(self.backend, y, w, g, x, bias)
+            convolve(self.backend, y, turned(w), turned_geometry(g), x, bias)
         else:
             x = filled(self.xp, shape, y.dtype, bias)
             scatter(self.backend, y, w, g, x)

@@ -36,8 +36,7 @@ def exchanged(what: str) -> Rule:
 
 
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
-right_pieces, right_crop, right_phases = conv.pieces, windows.crop, conv.phases
-right_turned = conv.turned
+right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -91,11 +90,6 @@ def first_piece_only(*args: Any) -> list:
     return [(images, slice(rows.start, max(rows.start, rows.stop - 1)))]
 
 
-def phases_one_pixel_off(*args: Any) -> list:
-    """In place of `phases`: the windows of each begin a pixel too early."""
-    return [(pixels, taps, padding + 1) for pixels, taps, padding in right_phases(*args)]
-
-
 def windows_wrong(adder: Any, viewer: Any) -> dict[str, Rule]:
     """Return the mistakes of an op whose derivative moves windows over images.
 
@@ -131,7 +125,9 @@ POOLING = windows_wrong(pool, pool) | {
 CONVOLUTION = windows_wrong(conv, windows) | {
     "padding of ones": helper(windows, "crop", cropped_with_ones),
     "a row of the first piece only": helper(conv, "pieces", first_piece_only),
-    "phases a pixel off": helper(conv, "phases", phases_one_pixel_off),
+    "kernel turned round about another pixel": helper(
+        conv, "turned_geometry", lambda g: replace(g, padding=(g.padding[1], g.padding[0] + 1))
+    ),
     "kernel not turned round": helper(conv, "turned", lambda w: right_turned(w)[::-1, ::-1]),
     "groups forgotten": attribute(geometry=lambda op: replace(op.geometry, groups=1)),
     "last piece of the columns counted twice": helper(conv, "pieces", last_piece_twice),
