@@ -8,5 +8,6 @@
 from minigan.data.batches import Batches
 from minigan.data.emoji import EmojiPairs, load_emoji
 from minigan.data.images import to_bytes, to_unit
+from minigan.data.reading import DataError
 
-__all__ = ["Batches", "EmojiPairs", "load_emoji", "to_bytes", "to_unit"]
+__all__ = ["Batches", "DataError", "EmojiPairs", "load_emoji", "to_bytes", "to_unit"]
