@@ -13,8 +13,9 @@ MODULES = [
     *(f"ops.{name}" for name in ("pool", "reduction", "resample", "shape")),
     *("nn.init", "nn.layers", "nn.module", "models.article", "models.pix2pix"),
     *("data.batches", "data.emoji", "data.images", "data.reading"),
+    *("data.folder", "data.idx", "data.npz"),
     *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run")),
-    *("training.samples", "training.signals", "training.state"),
+    *("training.samples", "training.state"),
 ]
 
 

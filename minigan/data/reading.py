@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_BYTES = 4 << 30  # what a reader unpacks or decodes at most, unless asked for more
+MAX_BYTES = 1 << 30  # what a reader unpacks or decodes at most, unless asked for more
 
 
 class DataError(ValueError):
@@ -46,10 +46,15 @@ class Bytes:
     def __init__(self, path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> None:
         self.path, self.max_bytes, self.offset = Path(path), max_bytes, 0
         self._raw = open_data(path)
-        packed = self._raw.read(2) == b"\x1f\x8b"
+        magic = self._raw.read(2)
         self._raw.seek(0)
-        self._file = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
-        self.packed = packed
+        self.packed = magic == b"\x1f\x8b"
+        if self.path.suffix == ".gz" and not self.packed:
+            self._raw.close()
+            raise DataError(
+                self.path, "gzip magic, at byte 0", "1f 8b", magic.hex(" ") or "nothing"
+            )
+        self._file = gzip.GzipFile(fileobj=self._raw) if self.packed else self._raw
 
     def __enter__(self) -> "Bytes":
         return self

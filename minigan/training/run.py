@@ -215,7 +215,7 @@ class Run:
                 said = f"is {state[name]!r:.40}" if name in state else "is missing"
                 raise CheckpointError(path, f"run/{name}", f"{said}, expected {kind.__name__}")
         changed = [
-            f"--{name} {value}, not {self.config.get(name)}"
+            f"--{name.replace('_', '-')} {value}, not {self.config.get(name)}"
             for name, value in state["config"].items()
             if value != self.config.get(name)
         ]

@@ -46,7 +46,10 @@ def save(
     lowest = {name: float(value) for name, value in (best or {}).items()}
     is_best = any(value < run.best.get(name, math.inf) for name, value in lowest.items())
     state["random"] = backend.generator().bit_generator.state
-    state["run"] = run.state(step)
+    try:
+        state["run"] = run.state(step)
+    except OSError as error:
+        raise CheckpointError(run.checkpoint, "log", f"not saved: {error}") from error
     if is_best:
         state["run"]["best"] = {**lowest, "step": step}
     save_checkpoint(run.checkpoint, state, run.older(keep - 1))
