@@ -48,6 +48,8 @@ def read_image(
                 return _pixels(Image, image, channels)
         except DataError:
             raise
+        except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
+            raise DataError(path, "header", f"at most {max_pixels} pixels", error) from error
         except Exception as error:  # damaged bytes make Pillow raise many kinds
             words = str(error).split(" <")[0] or type(error).__name__
             raise DataError(path, "image", "a sound PNG or JPEG file", words) from error

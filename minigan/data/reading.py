@@ -68,12 +68,12 @@ class Bytes:
         if self.offset + count > self.max_bytes:
             total = self.offset + count
             raise DataError(self.path, what, f"at most {self.max_bytes} bytes in all", total)
-        taken = bytearray()
+        place, taken = self._place(what), bytearray()
         while len(taken) < count:
             piece = self._read(min(count - len(taken), 1 << 20), what)
             if not piece:
                 there = f"{len(taken)} before the end of the file"
-                raise DataError(self.path, self._place(what), f"{count} bytes", there)
+                raise DataError(self.path, place, f"{count} bytes", there)
             taken += piece
             self.offset += len(piece)
         return taken

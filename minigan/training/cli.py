@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,7 @@ def plain_errors() -> Iterator[None]:
     3 for divergence, 130 for a Ctrl-C outside of the loop, else 2, a full disk included.
     """
     kept = "the last checkpoint, if there was one, is kept"
+    _open_outputs()
     try:
         yield
     except (AnomalyError, DivergenceError) as error:
@@ -70,6 +72,19 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted outside of training: nothing was saved", file=sys.stderr)
         sys.exit(130)
+
+
+def _open_outputs() -> None:
+    """Give stdout and stderr that are closed (`>&-`) to nobody, before a file gets their number.
+
+    What is then written to number 2, by us or by a library, would go into that file.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _leave(code: int, words: object) -> NoReturn:

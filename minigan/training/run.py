@@ -76,6 +76,7 @@ class Run:
         self._given = sys.argv[1:] if given is None else given
         self._lock: DirectoryLock | None = None
         self._signals = StopSignals()
+        self._first = 0  # the step before the first of this part
         self._decided = 0  # the last step for which `interrupted` was settled
         self._started: float | None = None
         self._seconds_before = 0.0
@@ -120,6 +121,7 @@ class Run:
             mininterval=10 if quiet else 0.1,
             disable=sys.stderr is None,  # closed
         )
+        self._first = first
         with StopSignals() as self._signals, bar as self._bar:
             self._started = time.perf_counter()
             try:
@@ -168,7 +170,7 @@ class Run:
         append_line(self.path("log.jsonl"), json.dumps(line))
         self._lines.append(line)
         if self._bar is not None:
-            images = self.images_per_step * (step - self._bar.initial)
+            images = self.images_per_step * (step - self._first)
             rate = images / (time.perf_counter() - self._started)
             words = [f"{name} {number:#.3g}" for name, number in list(line.items())[1:]]
             self._bar.set_postfix_str(", ".join([f"{rate:.0f} images/s", *words]), refresh=False)

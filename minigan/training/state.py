@@ -54,7 +54,7 @@ def save(
         state["run"]["best"] = {**lowest, "step": step}
     save_checkpoint(run.checkpoint, state, run.older(keep - 1))
     if is_best:
-        _keep_best(run)
+        _keep_best(run, run.checkpoint)
         run.best = state["run"]["best"]
 
 
@@ -86,25 +86,25 @@ def resume(run: Run, parts: Mapping[str, Part]) -> int:
                 part.load_state_dict(state[name])
             except (ValueError, TypeError, KeyError, OverflowError) as error:
                 raise CheckpointError(path, name, f"does not fit: {error}") from error
+        step = run.restore(state["run"])
+        if run.best.get("step") == step:  # saved, but perhaps killed before best.npz was renamed
+            _keep_best(run, path)
         for file in damaged:
             warn(f"{file} is now {set_aside(file, 'damaged')}")
-        step = run.restore(state["run"])
     except BaseException:  # all or nothing
         for name, part in parts.items():
             part.load_state_dict(before[name])
         raise
     random.state = state["random"]
-    if run.best.get("step") == step:  # saved, but perhaps killed before best.npz was renamed
-        _keep_best(run)
     return step
 
 
-def _keep_best(run: Run) -> None:
-    path = run.path("best.npz")
+def _keep_best(run: Run, path: Path) -> None:
+    best = run.path("best.npz")
     try:
-        copy_file(run.checkpoint, path)
+        copy_file(path, best)
     except OSError as error:
-        raise CheckpointError(path, "writing", f"not saved: {error}") from error
+        raise CheckpointError(best, "writing", f"not saved: {error}") from error
 
 
 def _load_newest(run: Run) -> tuple[Path, dict[str, Any], list[Path]]:

@@ -9,10 +9,12 @@ import io
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,42 @@ def forge_manifest(path, change):
     change(manifest)
     members[0][1] = json.dumps(manifest).encode()
     seal(path, members)
+
+
+def deflated_zeros(mebibytes):
+    """So many MiB of zeros as raw deflate, a thousandth of that, and their CRC-32."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    crc = 0
+    for _ in range(mebibytes):
+        crc = zlib.crc32(bytes(1 << 20), crc)
+    return block * mebibytes + packer.flush(), crc
+
+
+def zip_bomb(path, members, name, mebibytes):
+    """A sound ZIP of the stored members and one, `name`, of packed zeros."""
+    data, crc = deflated_zeros(mebibytes)
+    with zipfile.ZipFile(path, "w") as archive:
+        for other, content in members:
+            archive.writestr(zipfile.ZipInfo(other), content)
+        archive.writestr(zipfile.ZipInfo(name), data)
+    content = bytearray(path.read_bytes())
+    local, listed = content.find(name.encode()), content.rfind(name.encode())
+    for at, field in ((local - 30, 8), (listed - 46, 10)):  # where in its two headers: the method
+        content[at + field : at + field + 2] = struct.pack("<H", zipfile.ZIP_DEFLATED)
+        sizes = struct.pack("<III", crc, len(data), mebibytes << 20)
+        content[at + field + 6 : at + field + 18] = sizes
+    path.write_bytes(content)
+
+
+def gzip_bomb(path, start, mebibytes):
+    """A sound gzip file: `start`, then so many MiB of zeros (their CRC is not looked at here)."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
+    data, _ = deflated_zeros(mebibytes)
+    size = (len(start) + (mebibytes << 20)) & 0xFFFFFFFF
+    header = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    path.write_bytes(header + first + data + struct.pack("<II", 0, size))
 
 
 def npy(array=None, header=None):
