@@ -147,6 +147,12 @@ def test_huge_dimensions(path, packed):
     refused_with_little(path, "18446744065119617" if packed else "found 72")
 
 
+def test_a_packed_header_alone(path):
+    """A packed header that declares 1 GB, and nothing behind it: no memory is asked for"""
+    path.write_bytes(gzip.compress(idx(IMAGES, shape=(1000, 1000, 1000))))
+    refused_with_little(path, "expected 1000000000 bytes, found 60 before the end")
+
+
 def test_gzip_bomb(path):
     """A gzip bomb, 2 GiB behind a small image: refused at its end, under RLIMIT_AS"""
     gzip_bomb(path, GOOD, 2048)

@@ -136,6 +136,20 @@ def test_closed_outputs(tmp_path, closed):
     assert (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_the_numbers_of_closed_outputs(tmp_path):
+    """stdout and stderr closed: no file gets their numbers, into which a library may write"""
+    code = """
+import os, sys
+from minigan.training import plain_errors
+with plain_errors(), open(sys.argv[1], "w") as file:
+    os.write(2, b"a library's warning")
+    file.write(str(file.fileno()))
+"""
+    command = ["sh", "-c", '"$0" -c "$1" "$2" >&- 2>&-', sys.executable, code, tmp_path / "file"]
+    subprocess.run(command, env=environment(), timeout=60, check=True)
+    assert int((tmp_path / "file").read_text()) > 2
+
+
 @pytest.mark.parametrize("name", ["run", "Läufe-学習"])
 def test_the_c_locale(tmp_path, name):
     """LC_ALL=C without UTF-8 mode, and a directory whose name is not ASCII"""
