@@ -39,9 +39,9 @@ def test_every_cut_point():
 
 def check_kills(kills):
     found = nursery("random_kills", kills, 1)
-    assert len(found) == kills
-    assert [run["died"] for run in found].count(KILLED) >= 0.9 * kills
-    assert sum(run["resumed"] for run in found) >= 0.3 * kills
+    assert [run["died"] for run in found].count(KILLED) == kills  # others were done before
+    assert {run["died"] for run in found} <= {KILLED, 0}
+    assert sum(run["resumed"] for run in found) >= 0.2 * kills  # not killed before the first save
     assert all(run["equal"] for run in found)
 
 
