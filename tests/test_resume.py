@@ -103,6 +103,20 @@ def test_a_good_older_one_is_not_pushed_out_by_a_damaged_one(tmp_path):
     }
 
 
+def test_a_gap_in_the_row_hides_nothing(tmp_path):
+    train(tmp_path, 6, keep=4)
+    for name in ("checkpoint.npz", "checkpoint-2.npz"):
+        damage(tmp_path / name)
+    (tmp_path / "checkpoint-1.npz").unlink()
+    (tmp_path / "checkpoint-mine.npz").write_text("not a number")
+    run = Run(tmp_path, {}, total_steps=9, resume=True)
+    assert training.resume(run, make_parts()) == 3
+    assert sorted(path.name for path in tmp_path.glob("damaged*")) == [
+        "damaged-1.npz",
+        "damaged-2.npz",
+    ]
+
+
 def kept_good(out):
     found = {}
     for path in out.glob("checkpoint*.npz"):

@@ -89,7 +89,7 @@ def append_line(path: Path, text: str) -> None:
 def sync_file(path: Path) -> int:
     """See a file's bytes safely to the disk, and return how many there are; 0 for no file."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
     except FileNotFoundError:

@@ -105,8 +105,10 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The newest checkpoint, whether it is there or not, and the older ones that are."""
-        older = self.older(sum(1 for _ in self.out.glob("checkpoint-*.npz")))
-        return [self.checkpoint, *(path for path in older if path.is_file())]
+        there = {path.name for path in self.out.glob("checkpoint-*.npz")}
+        numbers = [name[len("checkpoint-") : -len(".npz")] for name in there]
+        ages = sorted(int(number) for number in numbers if number.isdecimal())
+        return [self.checkpoint, *(self.path(f"checkpoint-{age}.npz") for age in ages)]
 
     def steps(self, first: int = 0) -> Iterator[int]:
         """Count first + 1, ..., total_steps behind a progress bar, until a signal asks to stop."""
