@@ -8,6 +8,7 @@ yet each child is a process of its own, and SIGKILL is the kernel's.
 
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -15,7 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+import scipy.special  # here and not in every child
 import tiny_gan
+import tqdm
 from disk import Disk
 from harness import flat, strays
 
@@ -202,18 +205,17 @@ def read_only(folder, how):
     return {"code": code, "untouched": untouched, "said": "Permission denied" in said}
 
 
-def reader_while_saving(folder, seconds):
+def reader_while_saving(folder, loads):
     """A reader loads the newest checkpoint again and again while another process saves."""
     out, read, wrong, steps = folder / "run", 0, [], set()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os._exit(gan(out, "--steps", 100_000))
-    until = time.monotonic() + seconds + 5
-    while not (out / "checkpoint.npz").exists() and time.monotonic() < until:
+    until = time.monotonic() + 120
+    while not (out / "best.npz").exists() and time.monotonic() < until:  # made after the other
         time.sleep(0.01)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while (read < loads or len(steps) < 20) and not wrong and time.monotonic() < until:
         for name in ("checkpoint.npz", "best.npz"):
             try:
                 steps.add(load_checkpoint(out / name)["run"]["step"])
@@ -225,13 +227,15 @@ def reader_while_saving(folder, seconds):
     return {"read": read, "steps": len(steps), "wrong": wrong}
 
 
+WARM = (scipy.special, tqdm.tqdm, platform.platform())
+
 TASKS = {
     "cut_points": lambda folder, steps: cut_points(folder, int(steps)),
     "random_kills": lambda folder, kills, seed: random_kills(folder, int(kills), int(seed)),
     "one_save": one_save,
     "signals_in_save": signals_in_save,
     "read_only": read_only,
-    "reader_while_saving": lambda folder, seconds: reader_while_saving(folder, float(seconds)),
+    "reader_while_saving": lambda folder, loads: reader_while_saving(folder, int(loads)),
 }
 
 if __name__ == "__main__":

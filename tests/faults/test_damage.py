@@ -41,7 +41,7 @@ def refused(path, *words):
         assert word in str(error)
 
 
-def refused_with_little(path, *words, memory=GIB, seconds=20):
+def refused_with_little(path, *words, memory=GIB, seconds=60):
     """Refused in a process that has only so much memory and time."""
     code = "import sys; from minigan import training; training.load_checkpoint(sys.argv[1])"
     code = f"from minigan.training import plain_errors\nwith plain_errors(): {code}"

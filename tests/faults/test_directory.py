@@ -51,7 +51,7 @@ def test_removed(tmp_path):
 def test_two_runs(tmp_path):
     """Two runs in one directory: the second exits with 2, the first never notices"""
     first = start(tmp_path, "--steps", 400, "--sleep", 0.02)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while not log_steps(tmp_path):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -59,7 +59,7 @@ def test_two_runs(tmp_path):
         said = train(tmp_path, "--steps", 400, *flags, code=2).stderr
         assert "another run is writing to" in said
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    first.communicate(timeout=90)
     assert first.returncode == 130
     assert not (tmp_path / "previous-1").exists()
     steps = log_steps(tmp_path)
@@ -69,9 +69,9 @@ def test_two_runs(tmp_path):
 
 def test_a_reader():
     """A reader while another process saves: every load is whole, none is missing"""
-    found = nursery("reader_while_saving", 2)
+    found = nursery("reader_while_saving", 50)
     assert found["wrong"] == []
-    assert found["read"] > 20
+    assert found["read"] >= 50
     assert found["steps"] > 5
 
 

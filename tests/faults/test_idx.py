@@ -41,7 +41,7 @@ def refused(path, *words, read=read_idx, **options):
 
 def refused_with_little(path, *words):
     code = "import sys; from minigan import data, training\nwith training.plain_errors(): "
-    done = python("-c", code + "data.read_idx(sys.argv[1])", path, memory=GIB, seconds=20)
+    done = python("-c", code + "data.read_idx(sys.argv[1])", path, memory=GIB, seconds=60)
     assert done.returncode == 2, done.stderr
     for word in (str(path), *words):
         assert word in done.stderr

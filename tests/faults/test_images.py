@@ -45,7 +45,7 @@ def refused(path, *words, read=read_image, **options):
 
 def refused_with_little(what, path, *words, memory=GIB):
     code = "import sys; from minigan import data, training\nwith training.plain_errors(): "
-    done = python("-c", code + what, path, memory=memory, seconds=20)
+    done = python("-c", code + what, path, memory=memory, seconds=60)
     assert done.returncode == 2, done.stderr
     assert "Warning" not in done.stderr
     for word in (str(path), *words):
@@ -106,7 +106,7 @@ def test_header_bomb_with_little_memory(tmp_path):
     refused_with_little("data.read_image(sys.argv[1])", tmp_path / "a.png", "at most 16777216")
     (tmp_path / "a.png").write_bytes(forged_png(1, 1, bytes(1 << 29)))
     code = "import sys; from minigan import data; print(data.read_image(sys.argv[1]).shape)"
-    done = python("-c", code, tmp_path / "a.png", memory=GIB, seconds=20)
+    done = python("-c", code, tmp_path / "a.png", memory=GIB, seconds=60)
     assert done.stdout == "(1, 1, 3)\n" or "DataError" in done.stderr
 
 

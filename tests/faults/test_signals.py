@@ -11,7 +11,7 @@ from harness import cases, log_steps, nursery, start, strays, train
 from minigan.training import load_checkpoint
 
 
-def wait_for_step(out, step, seconds=30):
+def wait_for_step(out, step, seconds=90):
     until = time.monotonic() + seconds
     while step not in log_steps(out):
         assert time.monotonic() < until
@@ -24,7 +24,7 @@ def test_mid_step(tmp_path, number, code):
     process = start(tmp_path, "--steps", 500, "--every", 500, "--sleep", 0.1)
     wait_for_step(tmp_path, 3)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
     assert process.returncode == code
     assert "finishing this step, then saving" in said
     assert "Traceback" not in said
