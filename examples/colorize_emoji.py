@@ -121,12 +121,12 @@ def main() -> int:
             schedule.step()
 
         run.log(step, d_real=d_real.item(), d_fake=d_fake.item(), g=g_gan.item(), l1=g_l1.item())
-        if run.due(step, every=200):
-            training.save(run, parts, step)
         if run.due(step, every=50):
-            columns = [new_line[shown], colour(generator, new_line[shown]), new_color[shown]]
-            training.save_grid(run.path("samples.png"), columns, ["drawing", "generated", "artist"])
-            training.save_curves(run.path("curves.png"), run.history())
+            made = colour(generator, new_line[shown])
+            if run.due(step, every=200):
+                training.save(run, parts, step, best={"mse": metrics.mse(made, new_color[shown])})
+            columns = [new_line[shown], made, new_color[shown]]
+            training.save_samples(run, step, columns, ["drawing", "generated", "artist"])
     if run.interrupted:
         return run.exit_code
 

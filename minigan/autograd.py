@@ -174,8 +174,9 @@ def _check_finite(op: Op, result: Any, when: str, sources: Sequence[Any]) -> Non
         return
     came_in = [i for i, a in enumerate(sources) if not op.xp.isfinite(a).all()]
     cause = f"; operand {came_in[0]} already held one" if came_in else " from finite numbers"
+    moment = f"{mode.anomaly}: " if isinstance(mode.anomaly, str) else ""
     raise AnomalyError(
-        f"{op.name()} {when}: made NaN or Inf in a result of shape {tuple(result.shape)}, "
+        f"{moment}{op.name()} {when}: made NaN or Inf in a result of shape {tuple(result.shape)}, "
         f"inputs {', '.join(map(str, op.shapes))}{cause}"
     )
 

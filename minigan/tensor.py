@@ -41,12 +41,13 @@ def no_grad() -> Any:
     return switched("recording", False)
 
 
-def detect_anomaly() -> Any:
+def detect_anomaly(when: str = "") -> Any:
     """Return a context that raises AnomalyError at the first op that makes a NaN or an Inf.
 
-    Forward and backward, with the op's name and shapes. It reads every result once more.
+    Forward and backward, with the op's name and shapes, and before them `when`, say "step 37". It
+    reads every result once more.
     """
-    return switched("anomaly", True)
+    return switched("anomaly", when or True)
 
 
 def is_recording() -> bool:

@@ -27,7 +27,7 @@ FLOORS = [
     ["nn.init", "nn.module"],
     ["nn.layers"],
     ["gradcheck.differences"],
-    ["nn", "losses", "optim", "gradcheck", "metrics", "data"],
+    ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
     ["models", "training"],
     ["specs"],
     ["gradcheck.__main__"],

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import random
 import tracemalloc
 import zipfile
 
@@ -173,24 +172,7 @@ def test_what_cannot_be_saved_is_named_and_the_old_file_stays(saved, leaf, words
     assert os.listdir(saved.parent) == [saved.name]
 
 
-# ---- damaged files
-
-
-def test_truncated_anywhere(saved):
-    data = saved.read_bytes()
-    near_the_ends = [*range(64), *range(len(data) - 128, len(data))]
-    for length in {*near_the_ends, *range(0, len(data), 97)}:
-        saved.write_bytes(data[:length])
-        refused(saved)
-
-
-def test_no_flipped_bit_is_silent(saved):
-    data, rng = saved.read_bytes(), random.Random(0)
-    for _ in range(400):
-        damaged = bytearray(data)
-        damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        saved.write_bytes(damaged)
-        refused(saved)
+# ---- damaged files (many more: tests/faults/test_damage.py)
 
 
 def test_a_flipped_bit_in_an_array_names_the_array(saved):

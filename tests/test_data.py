@@ -417,11 +417,12 @@ DAMAGE = [
     (other_bytes, "checksum"),
     (lambda p: rewrite(p, format=np.int64(0)), "format is 0"),
     (lambda p: rewrite(p, font_sha256="0" * 64), "another version of the font"),
-    (lambda p: rewrite(p, color=None), "it holds"),
-    (lambda p: rewrite(p, more=np.zeros(1)), "it holds"),
-    (lambda p: rewrite(p, line=np.zeros((len(FEW), 9, 9, 3), np.uint8)), "line is uint8"),
-    (lambda p: rewrite(p, color=np.zeros((len(FEW), 8, 8, 3), np.int16)), "color is int16"),
-    (lambda p: rewrite(p, codepoints=np.zeros((1, 6), np.int64)), "codepoints is int64"),
+    (lambda p: rewrite(p, color=None), "members: expected"),
+    (lambda p: rewrite(p, more=np.zeros(1)), "members: expected"),
+    (lambda p: rewrite(p, line=np.zeros((len(FEW), 9, 9, 3), np.uint8)), "line: .* found uint8"),
+    (lambda p: rewrite(p, color=np.zeros((len(FEW), 8, 8, 3), np.int16)), "color: .* found int16"),
+    (lambda p: rewrite(p, codepoints=np.zeros((1, 6), np.int64)), "codepoints: .* found int64"),
+    (lambda p: rewrite(p, codepoints=np.zeros(1, np.int64)), "checksum"),
 ]
 
 
@@ -460,7 +461,7 @@ def test_an_archive_of_pickles_is_never_opened(few, tmp_path):
     load_emoji(8, tmp_path, progress=False)
     (path,) = tmp_path.iterdir()
     rewrite(path, line=np.array([{"a": 1}], dtype=object))
-    with pytest.warns(UserWarning, match="allow_pickle"):
+    with pytest.warns(UserWarning, match="line: .* found object"):
         load_emoji(8, tmp_path, progress=False)
 
 

@@ -8,12 +8,14 @@ import pytest
 from minigan.autograd import Op
 
 MODULES = [
-    *("backend", "cuda", "tensor", "autograd", "functional", "losses", "metrics", "optim"),
+    *("backend", "cuda", "tensor", "autograd", "functional", "losses", "metrics", "optim", "ema"),
     *(f"ops.{name}" for name in ("activation", "arithmetic", "conv", "linalg", "norm")),
     *(f"ops.{name}" for name in ("pool", "reduction", "resample", "shape")),
     *("nn.init", "nn.layers", "nn.module", "models.article", "models.pix2pix"),
-    *("data.batches", "data.emoji", "data.images"),
-    *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run", "state")),
+    *("data.batches", "data.emoji", "data.images", "data.reading"),
+    *("data.folder", "data.idx", "data.npz"),
+    *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run")),
+    *("training.samples", "training.state"),
 ]
 
 

@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from minigan.data.npz import read_npz
+
 ATTRIBUTION = (
     "Emoji designed by OpenMoji – the open-source emoji and icon project (https://openmoji.org). "
     "Licence: CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/). "
@@ -270,29 +272,23 @@ def _write_cache(path: Path, pairs: EmojiPairs, font_sha256: str) -> None:
 
 def _read_cache(path: Path, size: int, font_sha256: str) -> EmojiPairs:
     """The pairs in a cached file; FileNotFoundError, or any other error if it is not sound."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        stored = {name: archive[name] for name in archive.files}
-
-    expected = {"format", "font_sha256", "contents_sha256", "line", "color", "codepoints"}
-    if set(stored) != expected:
-        raise ValueError(f"it holds {sorted(stored)}, not {sorted(expected)}")
+    path.stat()  # FileNotFoundError
+    pixels = ((None, size, size, 3), np.uint8)
+    stored = read_npz(
+        path,
+        {
+            "format": ((), np.int64),
+            "font_sha256": ((), "U"),
+            "contents_sha256": ((), "U"),
+            "line": pixels,
+            "color": pixels,
+            "codepoints": ((None,), np.int64),
+        },
+    )
     if stored["format"] != CACHE_FORMAT:
         raise ValueError(f"its format is {stored['format']}, not {CACHE_FORMAT}")
     if stored["font_sha256"] != font_sha256:
         raise ValueError("it was drawn from another version of the font")
-
-    count = stored["codepoints"].size
-    layout = {
-        "line": ((count, size, size, 3), np.uint8),
-        "color": ((count, size, size, 3), np.uint8),
-        "codepoints": ((count,), np.int64),
-    }
-    for name, (shape, dtype) in layout.items():
-        if stored[name].shape != shape or stored[name].dtype != dtype:
-            raise ValueError(
-                f"{name} is {stored[name].dtype} {stored[name].shape}, not {np.dtype(dtype)} "
-                f"{shape}"
-            )
     pairs = EmojiPairs(stored["line"], stored["color"], stored["codepoints"])
     if stored["contents_sha256"] != _contents_sha256(pairs):
         raise ValueError("its contents do not match their checksum")

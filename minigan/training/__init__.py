@@ -5,6 +5,7 @@ from .cli import natural_int, plain_errors, positive_int, require_extras, standa
 from .extras import MissingExtraError
 from .pictures import save_curves, save_grid
 from .run import DivergenceError, Run, RunError
+from .samples import save_film, save_samples
 from .state import resume, save
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "save",
     "save_checkpoint",
     "save_curves",
+    "save_film",
     "save_grid",
+    "save_samples",
     "standard_flags",
 ]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,8 +31,13 @@ class CheckpointError(Exception):
         self.path, self.member, self.reason = Path(path), member, str(reason)
 
 
-def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: str | os.PathLike, state: dict[str, Any], older: Sequence[Path] = ()
+) -> None:
     """Write `state` to `path`; the file there before is replaced by a verified one, or untouched.
+
+    With `older` it is kept under those names: the last one at `older[0]`, the one before at
+    `older[1]`, and so on.
 
     `state` is a nested dict with str keys; its leaves are numpy arrays (bool, integers, float32,
     float64; any shape) or what JSON gives back unchanged (None, bool, int, float, str, list).
@@ -50,9 +55,10 @@ def save_checkpoint(path: str | os.PathLike, state: dict[str, Any]) -> None:
             else:
                 manifest["leaves"][name] = {"value": _plain(leaf)}
         name = "writing"
-        replace_file(path, lambda file: _write(file, manifest, arrays), check=load_checkpoint)
-    except (ValueError, OSError, CheckpointError) as error:
-        raise CheckpointError(path, name, f"not saved: {error}") from error
+        replace_file(path, lambda file: _write(file, manifest, arrays), load_checkpoint, older)
+    except (ValueError, OSError, MemoryError, CheckpointError) as error:
+        reason = error.reason if isinstance(error, CheckpointError) else str(error)
+        raise CheckpointError(path, name, f"not saved: {reason or 'out of memory'}") from error
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -83,14 +89,18 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, leaf in tree.items():
-        if not (isinstance(key, str) and key.isprintable() and key not in ("", ".", "..")):
-            raise ValueError(f"{prefix}{key!r} cannot be a name: keys are printable strings")
-        if "/" in key or "\\" in key:
-            raise ValueError(f"{prefix}{key!r} cannot be a name: keys have no slashes")
+        _check_key(key, prefix)
         if isinstance(leaf, dict) and leaf:  # an empty dict is a plain value
             yield from _leaves(leaf, f"{prefix}{key}/")
         else:
             yield prefix + key, leaf
+
+
+def _check_key(key: object, prefix: str = "") -> None:
+    if not (isinstance(key, str) and key.isprintable() and key not in ("", ".", "..")):
+        raise ValueError(f"{prefix}{key!r} cannot be a name: keys are printable strings")
+    if "/" in key or "\\" in key:
+        raise ValueError(f"{prefix}{key!r} cannot be a name: keys have no slashes")
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:
@@ -145,18 +155,25 @@ def _read_manifest(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
     found = set(archive.namelist())
     if MANIFEST not in found:
         raise ValueError("missing: this is not a minigan checkpoint")
-    manifest = json.loads(archive.read(MANIFEST))
+    manifest = json.loads(archive.read(MANIFEST), parse_constant=_no_constant)
     if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
         raise ValueError(
             f"this minigan reads {FORMAT!r} version {VERSION}, "
             f"the file is {manifest['format']!r} version {manifest['version']!r}"
         )
     leaves = manifest["leaves"]
+    for name in leaves:
+        for key in name.split("/"):
+            _check_key(key, f"in {name!r}: ")
     expected = {MANIFEST} | {name + ".npy" for name in leaves if _is_array(leaves[name])}
     if found != expected:
         missing, extra = sorted(expected - found), sorted(found - expected)
         raise ValueError(f"its list and the members differ: missing {missing}, extra {extra}")
     return leaves
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"holds {word}, which is no number of JSON")
 
 
 def _is_array(leaf: dict[str, Any]) -> bool:

@@ -2,11 +2,15 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
+from minigan.autograd import AnomalyError
 from minigan.backend import DeviceError
+from minigan.data import DataError
 
 from .checkpoint import CheckpointError
 from .extras import MissingExtraError, import_extra
@@ -14,13 +18,14 @@ from .run import DivergenceError, RunError
 
 
 def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
-    """Add --steps, --seed, --device, --out and --resume; `out` and `steps` are their defaults."""
+    """Add --steps, --seed, --device, --out, --resume, --gif; `out`, `steps` are their defaults."""
     add = parser.add_argument
     add("--steps", type=positive_int, default=steps, help="training steps (default: %(default)s)")
     add("--seed", type=natural_int, default=0, help="seed of all random numbers (default: 0)")
     add("--device", choices=["cpu", "cuda"], default="cpu", help="cuda needs CuPy (default: cpu)")
     add("--out", type=Path, default=Path(out), help="directory to write to (default: %(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--gif", action="store_true", help="make training.gif too, a film of the samples")
 
 
 def positive_int(text: str) -> int:
@@ -53,14 +58,35 @@ def plain_errors() -> Iterator[None]:
 
     3 for divergence, 130 for a Ctrl-C outside of the loop, else 2, a full disk included.
     """
+    kept = "the last checkpoint, if there was one, is kept"
+    _open_outputs()
     try:
         yield
-    except (RunError, CheckpointError, DeviceError, MissingExtraError, DivergenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(3 if isinstance(error, DivergenceError) else 2)
-    except OSError as error:
-        print(f"error: {error}; the last checkpoint, if there was one, is kept", file=sys.stderr)
-        sys.exit(2)
+    except (AnomalyError, DivergenceError) as error:
+        words = f"{error}; training has diverged; {kept} (a lower learning rate often helps)"
+        _leave(3, error if isinstance(error, DivergenceError) else words)
+    except (RunError, CheckpointError, DeviceError, MissingExtraError, DataError) as error:
+        _leave(2, error)
+    except (OSError, MemoryError) as error:
+        _leave(2, f"{error or 'out of memory'}; {kept}")
     except KeyboardInterrupt:
         print("interrupted outside of training: nothing was saved", file=sys.stderr)
         sys.exit(130)
+
+
+def _open_outputs() -> None:
+    """Give stdout and stderr that are closed (`>&-`) to nobody, before a file gets their number.
+
+    What is then written to number 2, by us or by a library, would go into that file.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _leave(code: int, words: object) -> NoReturn:
+    print(f"error: {words}", file=sys.stderr)
+    sys.exit(code)

@@ -7,10 +7,11 @@ The training loop stays in the script:
         ...
         run.log(step, d=d_loss.item(), g=g_loss.item())
         if run.due(step, every=200):
-            save_checkpoint(run.checkpoint, {..., "run": run.state(step)})
+            save(run, parts, step)
     sys.exit(run.exit_code)
 """
 
+import contextlib
 import json
 import math
 import os
@@ -24,11 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from minigan import backend
+from minigan.tensor import detect_anomaly
+
+from .checkpoint import CheckpointError
 from .extras import import_extra
-from .files import replace_file
+from .files import DirectoryLock, append_line, replace_file, sync_file
 from .signals import StopSignals
 
-MAY_CHANGE = {"steps", "out", "resume", "device"}  # from one part of a run to the next
+MAY_CHANGE = {"steps", "out", "resume", "device", "gif"}  # from one part of a run to the next
+STATE = {"step": int, "seconds": float, "log_bytes": int, "best": dict, "config": dict}
 
 
 class RunError(Exception):
@@ -36,15 +42,21 @@ class RunError(Exception):
 
 
 class DivergenceError(Exception):
-    """A logged number is not finite: training has diverged."""
+    """A logged number or a weight is not finite: training has diverged."""
 
 
 class Run:
     """The directory `out` of one training run of `total_steps` steps.
 
     A new run moves the files of an earlier one into `out/previous-N`; with `resume` they stay, and
-    there must be a checkpoint. `images_per_step` is for the rate on the progress bar. Raises
-    RunError if `out` cannot be written, or holds files that are not a run's.
+    there must be a checkpoint. `images_per_step` is for the rate on the progress bar. `config` is
+    the settings as resolved, the seed among them; `given` is what the user typed (default: the
+    command line). With `anomaly` the first op that makes a NaN or an Inf stops the run and is named
+    (on the CPU only: it costs about 2 % of a step there; a GPU would have to be waited for).
+
+    Raises:
+        RunError: `out` cannot be written, another run is writing there, or it holds files that are
+            not a run's.
     """
 
     def __init__(
@@ -54,10 +66,17 @@ class Run:
         total_steps: int,
         images_per_step: int = 1,
         resume: bool = False,
+        given: list[str] | None = None,
+        anomaly: bool = True,
     ) -> None:
         self.out, self.total_steps, self.images_per_step = Path(out), total_steps, images_per_step
         self.interrupted = False
+        self.best: dict[str, float] = {}  # of the named metric by which the best is kept
+        self.anomaly = anomaly
+        self._given = sys.argv[1:] if given is None else given
+        self._lock: DirectoryLock | None = None
         self._signals = StopSignals()
+        self._first = 0  # the step before the first of this part
         self._decided = 0  # the last step for which `interrupted` was settled
         self._started: float | None = None
         self._seconds_before = 0.0
@@ -77,27 +96,51 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run's checkpoint is."""
+        """Where the run's newest checkpoint is."""
         return self.path("checkpoint.npz")
+
+    def older(self, count: int) -> list[Path]:
+        """Where `count` checkpoints before the newest are, from young to old."""
+        return [self.path(f"checkpoint-{number}.npz") for number in range(1, count + 1)]
+
+    def checkpoints(self) -> list[Path]:
+        """The newest checkpoint, whether it is there or not, and the older ones that are."""
+        there = {path.name for path in self.out.glob("checkpoint-*.npz")}
+        numbers = [name[len("checkpoint-") : -len(".npz")] for name in there]
+        ages = sorted(int(number) for number in numbers if number.isdecimal())
+        return [self.checkpoint, *(self.path(f"checkpoint-{age}.npz") for age in ages)]
 
     def steps(self, first: int = 0) -> Iterator[int]:
         """Count first + 1, ..., total_steps behind a progress bar, until a signal asks to stop."""
         tqdm = import_extra("tqdm").tqdm
-        total, quiet = self.total_steps, not sys.stderr.isatty()
+        total, quiet = self.total_steps, sys.stderr is None or not sys.stderr.isatty()
         bar = tqdm(
-            None, "training", total, initial=first, unit="step", mininterval=10 if quiet else 0.1
+            None,
+            "training",
+            total,
+            initial=first,
+            unit="step",
+            mininterval=10 if quiet else 0.1,
+            disable=sys.stderr is None,  # closed
         )
+        self._first = first
         with StopSignals() as self._signals, bar as self._bar:
             self._started = time.perf_counter()
             try:
                 for step in range(first + 1, total + 1):
-                    yield step
+                    with self._watch(step):
+                        yield step
                     bar.update()
                     if self.interrupted:
                         break
                     self.interrupted = bool(self._signals.received)
             finally:
                 self._seconds_before, self._started, self._bar = self.seconds, None, None
+                self._release()
+
+    def _watch(self, step: int) -> contextlib.AbstractContextManager:
+        watched = self.anomaly and backend.get().name == "cpu"
+        return detect_anomaly(f"step {step}") if watched else contextlib.nullcontext()
 
     def due(self, step: int, every: int) -> bool:
         """Whether `step` is a multiple of `every`, the last step, or the one to stop after."""
@@ -126,11 +169,10 @@ class Run:
                     f"step {step}: {name} is {number}, training has diverged; "
                     "the last checkpoint is kept (a lower learning rate often helps)"
                 )
-        with open(self.path("log.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path("log.jsonl"), json.dumps(line))
         self._lines.append(line)
         if self._bar is not None:
-            images = self.images_per_step * (step - self._bar.initial)
+            images = self.images_per_step * (step - self._first)
             rate = images / (time.perf_counter() - self._started)
             words = [f"{name} {number:#.3g}" for name, number in list(line.items())[1:]]
             self._bar.set_postfix_str(", ".join([f"{rate:.0f} images/s", *words]), refresh=False)
@@ -147,22 +189,42 @@ class Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json; ValueError for a number that is not finite, as JSON has none."""
+        if self._lock is None:  # after the loop: another run may have begun here
+            self._take_lock()
         self._write_json("metrics.json", metrics)
 
     def state(self, step: int) -> dict[str, Any]:
         """What `restore` needs, to be saved in the checkpoint made after `step`."""
         kept = {name: value for name, value in self.config.items() if name not in MAY_CHANGE}
-        return {"step": step, "seconds": self.seconds, "config": kept}
+        return {
+            "step": step,
+            "seconds": self.seconds,
+            "log_bytes": sync_file(self.path("log.jsonl")),  # on disk before what counts it
+            "best": dict(self.best),
+            "config": kept,
+        }
 
-    def check_fits(self, state: dict[str, Any]) -> None:
-        """Raise RunError if `state` is of a run with other settings, or longer than this one."""
+    def check_fits(self, state: dict[str, Any], path: Path | None = None) -> None:
+        """Compare a checkpoint's `state` with this run; `path` is where it came from.
+
+        Raises:
+            CheckpointError: it is not what `state` returns.
+            RunError: it is of a run with other settings, or longer than this one.
+        """
+        path = path or self.checkpoint
+        if not isinstance(state, dict):
+            raise CheckpointError(path, "run", f"is {state!r:.40}, expected a dict")
+        for name, kind in STATE.items():
+            if type(state.get(name)) is not kind:
+                said = f"is {state[name]!r:.40}" if name in state else "is missing"
+                raise CheckpointError(path, f"run/{name}", f"{said}, expected {kind.__name__}")
         changed = [
-            f"--{name} {value}, not {self.config.get(name)}"
+            f"--{name.replace('_', '-')} {value}, not {self.config.get(name)}"
             for name, value in state["config"].items()
             if value != self.config.get(name)
         ]
         if changed:
-            raise RunError(f"{self.checkpoint} was made with {'; '.join(changed)}")
+            raise RunError(f"{path} was made with {'; '.join(changed)}")
         if state["step"] > self.total_steps:
             raise RunError(
                 f"the checkpoint is of step {state['step']}, beyond --steps {self.total_steps}"
@@ -171,26 +233,44 @@ class Run:
     def restore(self, state: dict[str, Any]) -> int:
         """Go on from `state`: cut the log back to its step, and return it (for `steps`)."""
         self.check_fits(state)
+        step, log = state["step"], self.path("log.jsonl")
+        lines = [(raw, line) for raw, line in _read_log(log) if line["step"] <= step]
+        text = b"".join(raw + b"\n" for raw, _ in lines)
+        if len(text) != state["log_bytes"]:
+            warn(
+                f"{log} has {len(text)} bytes of the steps up to {step}, the checkpoint counted "
+                f"{state['log_bytes']}: the curves will have a gap, the training has none"
+            )
         self._write_config()
-        step = state["step"]
-        self._seconds_before = state["seconds"]
-        self._lines = [line for line in _read_log(self.path("log.jsonl")) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in self._lines)
-        replace_file(self.path("log.jsonl"), lambda file: file.write(text.encode()))
+        replace_file(log, lambda file: file.write(text))
+        self._lines = [line for _, line in lines]
+        self._seconds_before, self.best = state["seconds"], dict(state["best"])
         print(f"going on after step {step} of {self.total_steps}", flush=True)
         return step
 
     def _claim_directory(self, resume: bool) -> None:
-        if resume and not self.checkpoint.is_file():
+        if resume and not any(path.is_file() for path in self.checkpoints()):
             raise RunError(f"there is no {self.checkpoint} to go on from; leave out --resume")
         self.out.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
         files = [f for f in self.out.iterdir() if f.is_file() and not f.name.startswith(".")]
         if files and not self._holds_a_run():
             raise RunError(f"{self.out} holds files that are not a run's; choose another --out")
         for stray in self.out.glob(".*.tmp"):  # of a save that was killed
             stray.unlink()
         if files and not resume:
-            self._move_aside(files)
+            self._move_aside([*files, *(d for d in [self.path("frames")] if d.is_dir())])
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock = DirectoryLock(self.out)
+        except BlockingIOError:
+            raise RunError(f"another run is writing to {self.out}; choose another --out") from None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _holds_a_run(self) -> bool:
         try:
@@ -208,11 +288,17 @@ class Run:
         print(f"the earlier run is now in {aside} (to go on with a run: --resume)", flush=True)
 
     def _write_config(self) -> None:
-        self._write_json("config.json", {"config": self.config, "versions": _versions()})
+        content = {"given": self._given, "config": self.config, "versions": _versions()}
+        self._write_json("config.json", content)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, allow_nan=False, default=_to_json) + "\n"
         replace_file(self.path(name), lambda file: file.write(text.encode()))
+
+
+def warn(words: str) -> None:
+    """Say on stderr what went wrong and did not stop the run."""
+    print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def _to_json(thing: object) -> object:
@@ -220,19 +306,28 @@ def _to_json(thing: object) -> object:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        minigan = metadata.version("minigan")
-    except metadata.PackageNotFoundError:  # run from a source tree
-        minigan = "not installed"
-    return {"python": platform.python_version(), "numpy": np.__version__, "minigan": minigan}
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("minigan", "numpy", "scipy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            found[package] = "not installed"
+    return found
 
 
-def _read_log(path: Path) -> list[dict[str, float]]:
-    """The log's lines; a line without its end, cut off by a crash, does not count."""
+def _read_log(path: Path) -> list[tuple[bytes, dict[str, float]]]:
+    """The log's lines, raw and read; one without its end, cut off by a crash, does not count."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    raw_lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
+        lines = [(raw, json.loads(raw, parse_constant=_no_constant)) for raw in raw_lines]
+        if any(type(line["step"]) is not int for _, line in lines):
+            raise ValueError("a step is not a whole number")
+        return lines
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: not a log of one JSON object a line: {error}") from error
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not finite")
