@@ -44,7 +44,7 @@ extern "C" __global__ void BOUNDS adam_step(
     const long long stop = min(begin + THREADS * ITEMS, table.size[low]);
 
     for (long long i = begin + threadIdx.x; i < stop; i += THREADS) {
-        const REAL old = p[i], gi = g[i] + decay * old;
+        const REAL old = p[i], gi = decay == 0 ? g[i] : g[i] + decay * old;  // 0 * infinity is NaN
         const REAL mi = beta1 * m[i] + gain1 * gi;
         const REAL vi = beta2 * v[i] + gain2 * gi * gi;
         m[i] = mi;

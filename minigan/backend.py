@@ -27,11 +27,13 @@ class Backend:
         name: the device as users write it, "cpu" or "cuda".
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
+        kernels: `launch.Kernels` where there are hand-written ones, else None.
     """
 
     name = "cpu"
     xp: Any = np
     array_type: type = np.ndarray
+    kernels: Any = None
 
     def __reduce__(self) -> tuple:
         """Copies and pickles of a tensor share its backend: there is one for each device."""

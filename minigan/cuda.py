@@ -1,6 +1,7 @@
 """Floor 0: finding CuPy, a GPU, and the CUDA sources in `kernels/`.
 
-Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet.
+Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet; the tests
+run it on a stand-in for CuPy (docs/verified.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from minigan import kernels
 from minigan.backend import Backend, DeviceError
+from minigan.launch import Kernels
 
 
 def kernels_dir() -> Path:
@@ -31,13 +34,14 @@ def kernels_dir() -> Path:
 
 
 class CupyBackend(Backend):
-    """CuPy on an NVIDIA GPU."""
+    """CuPy on an NVIDIA GPU, with our kernels unless MINIGAN_KERNELS=0."""
 
     name = "cuda"
 
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
         self.array_type = cupy.ndarray
+        self.kernels = Kernels(cupy, kernels_dir()) if kernels.wanted() else None
 
     @property
     def special(self) -> Any:

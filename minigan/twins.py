@@ -31,8 +31,9 @@ def im2col(
     columns = np.zeros((n, *size, *kernel, c), x.dtype)
     for (i, j), (rows, cols) in _places(kernel, stride, dilation, size):
         columns[:, :, :, i, j] = padded[:, rows, cols]
-    columns = columns.reshape(-1, kernel[0] * kernel[1], groups, c // groups)
-    return columns.transpose(2, 0, 1, 3).reshape(groups, n * size[0] * size[1], -1)
+    rows, places, share = n * size[0] * size[1], kernel[0] * kernel[1], c // groups
+    columns = columns.reshape(rows, places, groups, share).transpose(2, 0, 1, 3)
+    return columns.reshape(groups, rows, places * share)
 
 
 def col2im(
@@ -141,7 +142,7 @@ def adam_step(
     for p, g, m1, v1 in zip(params, grads, m, v, strict=True):
         if decoupled:
             p *= 1 - lr * weight_decay
-        else:
+        elif weight_decay:
             g = g + weight_decay * p
         m1[...] = beta1 * m1 + (1 - beta1) * g
         v1[...] = beta2 * v1 + (1 - beta2) * g * g
