@@ -32,7 +32,7 @@ extern "C" void AnnotateIgnoreWritesEnd(const char*, int);
 // The shared variables of the kernels, from the linker; there may be none.
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[];
 extern "C" __attribute__((weak, visibility("hidden"))) char __stop_cuda_shared[];
-#ifdef WATCH_RACES  // fills the section's last page, so that whole pages can be exchanged
+#ifdef WATCH_RACES  // linked last: what stands before it is whole pages, which can be exchanged
 __attribute__((section("cuda_shared"), aligned(4096), used)) static char end_of_shared[4096];
 #endif
 
@@ -288,14 +288,14 @@ void dissolve(Meeting& m, unsigned warp)
 Meeting* meet(uint32_t mask, uint64_t value, int line, unsigned& slot, bool orders_memory)
 {
     const unsigned lane = current->number & 31, warp = current->number >> 5;
-    const std::string place = " at line " + std::to_string(line) + ", " + name(*current);
-    if (!(mask >> lane & 1)) fail("warp collective by a lane that its mask leaves out" + place);
+    auto place = [&] { return " at line " + std::to_string(line) + ", " + name(*current); };
+    if (!(mask >> lane & 1)) fail("warp collective by a lane that its mask leaves out" + place());
     Meeting* m = nullptr;
     for (Meeting& known : warps[warp])
         if (known.mask == mask) m = &known;
     if (!m) {
         if (warps[warp].size() == warps[warp].capacity()) {
-            fail("too many masks" + place);
+            fail("too many masks" + place());
             return nullptr;
         }
         warps[warp].push_back({});
@@ -307,7 +307,7 @@ Meeting* meet(uint32_t mask, uint64_t value, int line, unsigned& slot, bool orde
         m->valid[slot] = 0;
         m->line = line;
     } else if (m->line != line) {
-        fail("warp collective on two lines, " + std::to_string(m->line) + " too," + place);
+        fail("warp collective on two lines, " + std::to_string(m->line) + " too," + place());
     }
 #ifdef WATCH_RACES
     if (orders_memory) __tsan_release(&m->token[slot]);
@@ -440,6 +440,8 @@ const char* launch(void (*kernel)(void*), void* arguments, const unsigned* sizes
     order.resize(count);
     warps.resize((count + 31) / 32);
     for (auto& meetings : warps) meetings.reserve(40);
+    // Nothing below grows while threads run: the race detector would see the copying.
+    for (auto* list : {&free_workers, &used_workers}) list->reserve(count);
     ready.reserve(2 * count);
     for (unsigned i = 0; i < count; ++i) {
         const uint3 index = {i % sizes[3], i / sizes[3] % sizes[4], i / sizes[3] / sizes[4]};

@@ -80,9 +80,9 @@ def environment(sanitize):
     }
 
 
-def compiled(suffix, command, text, name):
-    """Path of what `command` makes of a text, made now or earlier."""
-    key = hashlib.sha256("\0".join([*command, text, name]).encode()).hexdigest()[:24]
+def compiled(suffix, command, text, name, objects=()):
+    """Path of what `command` makes of a text, made now or earlier; objects are linked last."""
+    key = hashlib.sha256("\0".join([*command, *objects, text, name]).encode()).hexdigest()[:24]
     made = BUILT / (key + suffix)
     if not made.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def compiled(suffix, command, text, name):
         source.write_text(text)
         try:
             done = subprocess.run(
-                [*command, "-o", fresh, source], capture_output=True, text=True, check=False
+                [*command, "-o", fresh, source, *objects], capture_output=True, text=True, check=False
             )
             if done.returncode:
                 raise RuntimeError(f"g++ cannot compile {name}:\n{done.stderr}")
@@ -128,8 +128,9 @@ class Program:
         entries = "\n".join(f"EXECUTOR_ENTRY({kernel})" for kernel in self.kernels)
         command = ["g++", *FLAGS, *KERNEL_FLAGS, *SANITIZE[sanitize]]
         command += [option for option in options if option.startswith("-D")]
-        command += ["-include", str(header), str(runtime)]
-        library = compiled(".so", command, f"{text}\n{entries}\n// {hash_of(header)}\n", name)
+        command += ["-include", str(header)]
+        text = f"{text}\n{entries}\n// {hash_of(header)}\n"
+        library = compiled(".so", command, text, name, [str(runtime)])
         self.library = ctypes.CDLL(str(library))
 
     def signature(self, kernel):

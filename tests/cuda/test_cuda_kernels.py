@@ -2,7 +2,8 @@
 
 The engine on NumPy is a second truth, rounded in another way. Every result is computed twice, in
 the natural order of blocks and threads and in a shuffled one, and must be the same to the bit.
-test_cuda_sanitizers.py runs this file again under ASan with UBSan, and under TSan.
+test_cuda_sanitizers.py runs this file again under ASan with UBSan, and under TSan, to which every
+CUDA thread is a thread of its own: there, less of everything.
 """
 
 import os
@@ -23,17 +24,21 @@ from minigan.cuda import kernels_dir
 pytestmark = pytest.mark.skipif(bool(executor.missing()), reason=executor.missing())
 
 SANITIZE = os.environ.get("MINIGAN_SANITIZE", "")
-COUNT = {"": 40, "address": 16, "thread": 3}[SANITIZE]
-DTYPES = [np.float32, np.float64]
+COUNT = {"": 60, "address": 16, "thread": 4}[SANITIZE]
+RACES = SANITIZE == "thread"
+DTYPES = [np.float32] if RACES else [np.float32, np.float64]
+ORDERS = [1] if RACES else [0, 1]
 ACCURACY = {np.float32: 2e-5, np.float64: 1e-12}
 
 kernels = launch.Kernels(standin, kernels_dir())
 
 
-@pytest.fixture(params=["int32", "int64"], autouse=True)
+@pytest.fixture(params=["int32"] if RACES else ["int32", "int64"], autouse=True)
 def index_type(request):
     """Both widths of an index: the wide one, otherwise for more than 2**31 elements, for all."""
     with pytest.MonkeyPatch.context() as patch:
+        if RACES and "adam" not in request.node.name:
+            patch.setattr(launch, "THREADS", 64)
         if request.param == "int64":
             patch.setattr(launch, "INT_LIMIT", 0)
         yield request.param
@@ -52,7 +57,7 @@ def on_device(*arguments):
 def run(method, *arguments):
     """The results of a method of `Kernels` on the host: the same in both orders."""
     results = []
-    for seed in (0, 1):
+    for seed in ORDERS:
         standin.RawModule.seed = seed
         try:
             result = getattr(kernels, method)(*on_device(*arguments))
@@ -60,7 +65,7 @@ def run(method, *arguments):
             standin.RawModule.seed = None
         result = result if isinstance(result, tuple) else (result,)
         results.append([array.get() for array in result])
-    for a, b in zip(*results, strict=True):
+    for a, b in zip(results[0], results[-1], strict=True):
         assert np.array_equal(a, b, equal_nan=True), f"{method}: the order of threads shows"
     return results[0]
 
@@ -90,7 +95,7 @@ def windows(draw):
 
     kernel, stride, padding, dilation = pair(1, 4), pair(1, 3), pair(0, 3), pair(1, 3)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    channels = draw(st.sampled_from([1, 1, 2, 3, 5, 16, 31, 33]))
+    channels = draw(st.sampled_from([1, 2, 3] if RACES else [1, 1, 2, 3, 5, 16, 31, 33]))
     fit = [
         (k - 1) * d + 1 - 2 * p for k, d, p in zip(kernel, dilation, padding, strict=True)
     ]  # the smallest image with a window
@@ -185,9 +190,8 @@ SLOPES = st.sampled_from([1.0, 0.2, 0.0])
 @st.composite
 def rows_and_channels(draw, least=1):
     """A shape (..., C), with few or many rows, and a seed."""
-    most = 150 if SANITIZE == "thread" else 700
-    rows = draw(st.one_of(st.integers(least, 9), st.integers(max(least, 1), most)))
-    channels = draw(st.sampled_from([1, 2, 3, 7, 31, 32, 33, 40, 65]))
+    rows = draw(st.one_of(st.integers(least, 9), st.integers(max(least, 1), 40 if RACES else 700)))
+    channels = draw(st.sampled_from([1, 3, 33] if RACES else [1, 2, 3, 7, 31, 32, 33, 40, 65]))
     shape = draw(st.sampled_from([(rows, channels), (rows, 1, channels), (1, rows, 1, channels)]))
     return shape, draw(st.integers(0, 1000))
 
@@ -244,7 +248,7 @@ def test_batch_norm_as_the_engine_has_it(case, slope):
         assert_close(a, leaf.grad, np.float64, scale=max(1, np.abs(leaf.grad).max()), slack=1e3)
 
 
-@pytest.mark.skipif(SANITIZE == "thread", reason="TSan is for small shapes")
+@pytest.mark.skipif(RACES, reason="TSan is for small shapes")
 def test_batch_norm_far_from_zero():
     """A mean of 1000 and a deviation of 0.1: one pass, or one rounded mean, would lose it all."""
     x = (1000 + 0.1 * np.random.default_rng(3).normal(size=(5000, 3))).astype(np.float32)
@@ -285,7 +289,7 @@ def test_bias_and_activation(dtype, case, slope):
 @st.composite
 def parameters(draw):
     """Sizes of tensors, around those where a block ends."""
-    around = [0, 1, 2, 3, 17, 255, 256, 257] + ([] if SANITIZE == "thread" else [4096, 4097, 9000])
+    around = [0, 1, 2, 3, 17, 255, 256, 257] + ([] if RACES else [4096, 4097, 9000])
     sizes = draw(st.lists(st.sampled_from(around), min_size=1, max_size=6))
     return sizes, draw(st.integers(0, 1000))
 
@@ -299,7 +303,7 @@ def draw_parameters(sizes, seed, dtype):
 def step(tensors, *options):
     """Parameters and moments after a step of the kernel."""
     results = []
-    for seed in (0, 1):
+    for seed in ORDERS:
         standin.RawModule.seed = seed
         try:
             p, g, m, v = on_device(*tensors)
@@ -307,7 +311,8 @@ def step(tensors, *options):
         finally:
             standin.RawModule.seed = None
         results.append([[a.get() for a in arrays] for arrays in (p, m, v)])
-    for a, b in zip(*(sum(arrays, []) for arrays in results), strict=True):
+    natural, shuffled = (sum(results[order], []) for order in (0, -1))
+    for a, b in zip(natural, shuffled, strict=True):
         assert np.array_equal(a, b, equal_nan=True)
     return results[0]
 
@@ -350,12 +355,12 @@ def test_adam_as_the_engine_has_it(make):
         assert_close(a, leaf.numpy(), np.float64)
 
 
-@pytest.mark.skipif(SANITIZE == "thread", reason="TSan is for small shapes")
+@pytest.mark.skipif(RACES, reason="TSan is for small shapes")
 def test_more_tensors_than_a_table_holds():
     tensors = draw_parameters([5] * 85, 1, np.float32)
     standin.count.reset()
     got = step(tensors, 1e-2, (0.5, 0.999), 1e-8, 1)
-    assert standin.count.launches == 2 * 2  # two tables, in two orders
+    assert standin.count.launches == 2 * len(ORDERS)  # two tables
     exact = [[a.astype(np.float64) for a in arrays] for arrays in tensors]
     twins.adam_step(*exact, 1e-2, (0.5, 0.999), 1e-8, 1)
     assert_close(np.stack(got[0]), np.stack(exact[0]), np.float32)
@@ -367,7 +372,7 @@ ODD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
+@pytest.mark.parametrize("slope", [0.0] if RACES else [1.0, 0.2, 0.0])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_nan_in_nan_out(dtype, slope):
     x = np.array(ODD * 5, dtype).reshape(-1, 1)  # (35, 1)
