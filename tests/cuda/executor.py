@@ -25,7 +25,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 BUILT = HERE.parent.parent / "build" / "cuda_executor"
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-ENTRY = re.compile(r"__global__\s+void\s+(?:(?:BOUNDS|__launch_bounds__\s*\([^)]*\))\s*)?(\w+)\s*\(")
+BOUND = r"(?:BOUNDS|__launch_bounds__\s*\([^)]*\))"
+ENTRY = re.compile(rf"__global__\s+void\s+(?:{BOUND}\s*)?(\w+)\s*\(")
 FLAGS = ["-std=c++17", "-fPIC", "-w"]
 # A GPU multiplies and adds in one rounding wherever the compiler sees fit; so does this.
 KERNEL_FLAGS = ["-shared", "-ffp-contract=fast", "-fno-strict-aliasing"]
@@ -72,8 +73,8 @@ def environment(sanitize):
         **os.environ,
         "MINIGAN_SANITIZE": sanitize,
         "LD_PRELOAD": " ".join(library_path(name) for name in LIBRARIES[sanitize]),
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",  # Python itself leaks at its end
-        "UBSAN_OPTIONS": "print_stacktrace=0",
+        "ASAN_OPTIONS": "detect_leaks=0:exitcode=66",  # Python itself leaks at its end
+        "UBSAN_OPTIONS": "exitcode=66",
         "TSAN_OPTIONS": "exitcode=66:halt_on_error=1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
@@ -90,7 +91,10 @@ def compiled(suffix, command, text, name, objects=()):
         source.write_text(text)
         try:
             done = subprocess.run(
-                [*command, "-o", fresh, source, *objects], capture_output=True, text=True, check=False
+                [*command, "-o", fresh, source, *objects],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode:
                 raise RuntimeError(f"g++ cannot compile {name}:\n{done.stderr}")

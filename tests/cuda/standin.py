@@ -18,6 +18,7 @@ import inspect
 import json
 import sys
 import types
+import typing
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,14 @@ import numpy as np
 import scipy.special
 
 SURFACE = json.loads(Path(__file__).with_name("cupy_surface.json").read_text())
-ASK_THE_DEVICE = {"nonzero", "flatnonzero", "argwhere", "unique", "extract", "compress"}  # for sizes
+ASK_THE_DEVICE = {
+    "nonzero",
+    "flatnonzero",
+    "argwhere",
+    "unique",
+    "extract",
+    "compress",
+}  # for sizes
 ON_THE_HOST = {"result_type", "can_cast", "promote_types", "may_share_memory", "shares_memory"}
 ON_THE_HOST |= {"ndim", "shape", "size", "isscalar", "broadcast_shapes", "min_scalar_type"}
 
@@ -124,8 +132,7 @@ def is_view(result, arguments):
     results = result if isinstance(result, (tuple, list)) else [result]
     given = [a for a in arguments if isinstance(a, np.ndarray)]
     return all(
-        isinstance(r, np.ndarray) and any(np.may_share_memory(r, a) for a in given)
-        for r in results
+        isinstance(r, np.ndarray) and any(np.may_share_memory(r, a) for a in given) for r in results
     )
 
 
@@ -283,9 +290,10 @@ def operator_of(name):
     return operate
 
 
-OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
-OPERATORS = [f"__{side}{name}__" for name in OPERATORS for side in ("", "r", "i")]
-OPERATORS += [f"__{name}__" for name in "lt le eq ne gt ge neg pos abs invert".split()]
+BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"]
+OTHERS = ["lt", "le", "eq", "ne", "gt", "ge", "neg", "pos", "abs", "invert"]
+OPERATORS = [f"__{side}{name}__" for name in BINARY for side in ("", "r", "i")]
+OPERATORS += [f"__{name}__" for name in OTHERS]
 for _name in OPERATORS:
     if _name in SURFACE["operators"]:
         setattr(ndarray, _name, operator_of(_name))
@@ -374,7 +382,7 @@ def __getattr__(name):
 class RawModule:
     """A CUDA source, run by the executor: in natural order, or shuffled by a `seed`."""
 
-    programs = {}
+    programs: typing.ClassVar[dict] = {}
     seed = None
 
     def __init__(self, *, code=None, path=None, options=(), backend="nvrtc", **others):

@@ -7,6 +7,7 @@ CUDA thread is a thread of its own: there, less of everything.
 """
 
 import os
+from itertools import chain
 
 import executor
 import numpy as np
@@ -159,8 +160,7 @@ def test_windows_as_the_engine_has_them(case):
     share = c // groups
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     size = tuple(
-        (i + 2 * p - e) // s + 1
-        for i, p, e, s in zip((h, w), padding, span, stride, strict=True)
+        (i + 2 * p - e) // s + 1 for i, p, e, s in zip((h, w), padding, span, stride, strict=True)
     )
     length = kernel[0] * kernel[1] * share
     weight = np.concatenate([np.eye(length)] * groups, axis=1).reshape(*kernel, share, -1)
@@ -311,7 +311,7 @@ def step(tensors, *options):
         finally:
             standin.RawModule.seed = None
         results.append([[a.get() for a in arrays] for arrays in (p, m, v)])
-    natural, shuffled = (sum(results[order], []) for order in (0, -1))
+    natural, shuffled = (chain.from_iterable(results[order]) for order in (0, -1))
     for a, b in zip(natural, shuffled, strict=True):
         assert np.array_equal(a, b, equal_nan=True)
     return results[0]
@@ -393,7 +393,6 @@ def test_nan_in_nan_out(dtype, slope):
     for g in (gx[:, 0], g_gamma[:1]):
         assert np.isnan(g).all()
     assert np.isfinite(g_beta[1])
-
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
