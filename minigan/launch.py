@@ -86,18 +86,18 @@ class Kernels:
         known = {"grid_y": grid[1]} | {
             p.name: arguments[p.name] for p in kernel.parameters if p.type in ("INDEX", "int")
         }
-        checked = []
-        for p in kernel.parameters:
+        checked = {}
+        for p in sorted(kernel.parameters, key=lambda p: p.is_array):  # sizes are made of numbers
             who, value = f"kernel {name}: {p.name}", arguments[p.name]
             if p.is_array:
                 dtype = np.dtype(np.float64) if p.type.endswith(" double") else real
-                checked.append(self.check_array(who, value, dtype, p, known))
+                checked[p.name] = self.check_array(who, value, dtype, p, known)
             elif p.type == "Table":
-                checked.append(check_table(who, value))
+                checked[p.name] = check_table(who, value)
             else:
-                checked.append(check_number(who, value, types[p.type]))
+                checked[p.name] = check_number(who, value, types[p.type])
         self.check_overlap(kernel, arguments)
-        self.function(name, real, index)(grid, block, tuple(checked))
+        self.function(name, real, index)(grid, block, tuple(checked[n] for n in declared))
 
     def check_array(self, who: str, a: Any, dtype: np.dtype, p: Parameter, known: dict) -> Any:
         """Return an argument that is an array of the device, contiguous, of this dtype and size."""

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from unittest import mock
 
 TARGET = Path(__file__).with_name("cupy_surface.json")
 
@@ -58,6 +59,33 @@ def callables(holder):
     }
 
 
+def compile_options():
+    """What CuPy adds to the options of a RawModule when it calls NVRTC, "90" being the GPU's."""
+    from cupy.cuda import compiler
+
+    seen = []
+
+    def compile(program, options=(), log_stream=None):
+        seen.append(list(options))
+        return b"", None
+
+    module = mock.Mock()
+    replaced = {
+        "_preprocess": lambda *args: "",
+        "_kernel_cache_backend": mock.Mock(**{"load.return_value": None}),
+        # asks for the device, which is not there, before it says this
+        "_get_arch_for_options_for_nvrtc": lambda arch: (f"-arch=sm_{arch}", "cubin"),
+    }
+    with (
+        mock.patch.multiple(compiler, **replaced),
+        mock.patch.object(compiler._NVRTCProgram, "compile", compile),
+        mock.patch.object(compiler.function, "Module", module),
+        mock.patch.object(compiler, "_get_cupy_cache_key", return_value=""),
+    ):
+        compiler._compile_with_cache_cuda("", (), "90")
+    return seen[-1]
+
+
 def record():
     import cupy
     import cupyx.scipy.special
@@ -68,6 +96,7 @@ def record():
     special = callables(cupyx.scipy.special)
     return {
         "version": cupy.__version__,
+        "compile_options": compile_options(),
         "ufuncs": ufuncs,
         "functions": {n: s for n, s in functions.items() if n not in ufuncs},
         "methods": callables(cupy.ndarray),

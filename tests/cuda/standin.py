@@ -132,7 +132,8 @@ def is_view(result, arguments):
     results = result if isinstance(result, (tuple, list)) else [result]
     given = [a for a in arguments if isinstance(a, np.ndarray)]
     return all(
-        isinstance(r, np.ndarray) and any(np.may_share_memory(r, a) for a in given) for r in results
+        isinstance(r, np.ndarray) and (not r.size or any(np.may_share_memory(r, a) for a in given))
+        for r in results
     )
 
 
@@ -225,7 +226,10 @@ class ndarray:
 
     def __getitem__(self, index):
         check_index(index)
-        result = np.asarray(self.memory[bare(index)])
+        parts = bare(index) if isinstance(index, tuple) else (bare(index),)
+        if not any(part is ... for part in parts):
+            parts += (...,)  # an array comes out, not a number
+        result = self.memory[parts]
         if not is_view(result, [self.memory]):
             count.launches += 1
         return ndarray.around(result)
@@ -327,7 +331,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
     """The one door from the host: always a copy."""
     if isinstance(obj, ndarray):
         made = np.array(obj.memory, dtype, copy=copy or None, order=order, ndmin=ndmin)
-        count.launches += not np.may_share_memory(made, obj.memory)
+        count.launches += not is_view(made, [obj.memory])
         return ndarray.around(made)
     if isinstance(obj, (list, tuple)) and any(isinstance(part, ndarray) for part in obj):
         raise TypeError("cupy.array: a list of device arrays: use stack")
@@ -363,7 +367,8 @@ def find(name):
     if name in SURFACE["functions"] and hasattr(np, name):
         return calling(name, getattr(np, name), signature_of(SURFACE["functions"][name]))
     given = getattr(np, name, None)
-    is_number_type = isinstance(given, type) and issubclass(given, np.generic)
+    is_number_type = isinstance(given, type) and issubclass(given, (np.number, np.bool))
+    is_number_type &= given not in (np.longdouble, np.clongdouble)
     if is_number_type or name in ("pi", "e", "inf", "nan", "newaxis", "dtype"):
         return given
     raise AttributeError(f"module 'cupy' has no attribute {name!r} (CuPy {SURFACE['version']})")
