@@ -15,6 +15,8 @@ from minigan import kernels
 from minigan.backend import Backend, DeviceError
 from minigan.launch import Kernels
 
+CUPY = "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
+
 
 def kernels_dir() -> Path:
     """Return the folder of the CUDA sources.
@@ -68,13 +70,18 @@ def load_backend() -> CupyBackend:
         import cupy
     except ImportError as error:
         raise DeviceError(
-            f"device 'cuda' needs CuPy, which could not be imported ({error}): "
-            "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
+            f"device 'cuda' needs CuPy, which could not be imported ({error}): {CUPY}"
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy has a class of its own for this, and a name that changed
-        raise DeviceError(f"device 'cuda': no working NVIDIA driver ({error})") from None
+        raise DeviceError(
+            f"device 'cuda': no working NVIDIA driver ({error}): install one for your GPU from "
+            "nvidia.com or your distribution, at least as new as CuPy's CUDA; nvidia-smi shows it"
+        ) from None
     if count == 0:
-        raise DeviceError("device 'cuda': the driver is there but sees no GPU (nvidia-smi -L)")
+        raise DeviceError(
+            "device 'cuda': the driver is there but sees no GPU: nvidia-smi -L lists those that it "
+            "sees, and CUDA_VISIBLE_DEVICES may hide them"
+        )
     return CupyBackend(cupy)

@@ -34,6 +34,7 @@ FLOORS = [
     ["specs"],
     ["gradcheck.__main__"],
     [""],  # minigan/__init__.py
+    ["info"],
 ]
 RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 
