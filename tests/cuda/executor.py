@@ -113,27 +113,30 @@ class Program:
         name: for messages.
         sanitize: "", "address" or "thread"; by default what MINIGAN_SANITIZE says.
         seed: 0 for the natural order, else of a shuffled one; by default MINIGAN_SHUFFLE.
+        header: what is included before the source.
     """
 
-    def __init__(self, text, options=(), name="kernel.cu", sanitize=None, seed=None):
+    def __init__(
+        self, text, options=(), name="kernel.cu", sanitize=None, seed=None, header="executor.h"
+    ):
         sanitize = os.environ.get("MINIGAN_SANITIZE", "") if sanitize is None else sanitize
         self.seed = int(os.environ.get("MINIGAN_SHUFFLE", "0")) if seed is None else seed
         self.name = name
         bare = COMMENT.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
         self.kernels = ENTRY.findall(bare)
-        header, scheduler = HERE / "executor.h", HERE / "executor.cpp"
+        header, scheduler = HERE / header, HERE / "executor.cpp"
         watch = [*FLAGS, "-O2", "-c", f"-I{HERE}", *WATCH[sanitize]]
         runtime = compiled(
             ".o",
             ["g++", *watch],
-            f'#line 1 "{scheduler.name}"\n{scheduler.read_text()}\n// {hash_of(header)}',
+            f'#line 1 "{scheduler.name}"\n{scheduler.read_text()}\n// {hash_of_headers()}',
             "executor.cpp",
         )
         entries = "\n".join(f"EXECUTOR_ENTRY({kernel})" for kernel in self.kernels)
         command = ["g++", *FLAGS, *KERNEL_FLAGS, *SANITIZE[sanitize]]
         command += [option for option in options if option.startswith("-D")]
         command += ["-include", str(header)]
-        text = f"{text}\n{entries}\n// {hash_of(header)}\n"
+        text = f"{text}\n{entries}\n// {hash_of_headers()}\n"
         library = compiled(".so", command, text, name, [str(runtime)])
         self.library = ctypes.CDLL(str(library))
 
@@ -168,8 +171,9 @@ class Program:
 
 
 @functools.cache
-def hash_of(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def hash_of_headers():
+    text = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
+    return hashlib.sha256(text).hexdigest()
 
 
 def memory_of(who, kind, argument):

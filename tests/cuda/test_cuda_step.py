@@ -11,8 +11,8 @@ import standin
 import minigan as mg
 from minigan import losses, models, optim
 
-# Of a step of networks 8 wide on two images of 32×32 pixels; launches are calls of CuPy's functions,
-# copies those of two batches of images and of three of labels.
+# Of a step of networks 8 wide on two images of 32×32 pixels. Launches are calls of CuPy's
+# functions, copies are two batches of images and three of labels.
 BUDGET = {"launches": 1700, "to_device": 5, "to_host": 0, "syncs": 0}
 
 
