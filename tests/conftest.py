@@ -6,6 +6,8 @@
     HYPOTHESIS_PROFILE=dev pytest
 
 looks for failures that the fixed examples miss.
+
+`--device cuda` runs what tests/cuda otherwise runs on a stand-in on CuPy and a GPU.
 """
 
 import os
@@ -33,3 +35,12 @@ settings.load_profile(PROFILE)
 def examples(count):
     """Settings of a test with so many examples; nightly a thousand."""
     return settings(max_examples=1000 if PROFILE == "nightly" else count)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: on a GPU")
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "cuda":
+        os.environ["MINIGAN_TEST_DEVICE"] = "cuda"  # for tests/cuda/target.py, in workers too

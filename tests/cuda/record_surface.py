@@ -11,6 +11,7 @@ A signature is a list of words: "a" must be given, "axis=" may be, "*" begins th
 import inspect
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
@@ -61,8 +62,7 @@ def callables(holder):
 
 def compile_options():
     """What CuPy adds to the options of a RawModule when it calls NVRTC, "90" being the GPU's."""
-    from cupy.cuda import compiler
-
+    compiler = import_module("cupy.cuda.compiler")
     seen = []
 
     def compile(program, options=(), log_stream=None):
@@ -87,13 +87,11 @@ def compile_options():
 
 
 def record():
-    import cupy
-    import cupyx.scipy.special
-    from cupy.lib import stride_tricks
-
+    cupy, cupyx = import_module("cupy"), import_module("cupyx")
+    stride_tricks = import_module("cupy.lib.stride_tricks")
     functions = callables(cupy)
     ufuncs = sorted(n for n in functions if isinstance(getattr(cupy, n), cupy.ufunc))
-    special = callables(cupyx.scipy.special)
+    special = callables(import_module("cupyx.scipy.special"))
     return {
         "version": cupy.__version__,
         "compile_options": compile_options(),

@@ -20,7 +20,8 @@ LARGEST = 64  # registers: what kernels/common.cuh asks for
 
 def recorded():
     """{kernel: {architecture: registers}} of the table in docs/verified.md."""
-    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in PAGE.open()]
+    lines = PAGE.read_text().splitlines()
+    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
     (head,) = [row for row in cells if "sm_90" in row and row[0] == "kernel"]
     found = {}
     for row in cells:
