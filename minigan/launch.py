@@ -41,6 +41,7 @@ class Kernels:
     def __init__(self, xp: Any, folder: Path) -> None:
         self.xp, self.folder = xp, folder
         self.modules: dict[tuple, Any] = {}
+        self.functions: dict[tuple, Any] = {}
 
     def function(self, name: str, real: np.dtype, index: np.dtype) -> Any:
         """Return a kernel compiled for these types; CuPy keeps the result on disk."""
@@ -50,7 +51,9 @@ class Kernels:
             self.modules[key] = self.xp.RawModule(
                 code=source(self.folder, file), options=options(real, index)
             )
-        return self.modules[key].get_function(name)
+        if (name, *key) not in self.functions:
+            self.functions[name, *key] = self.modules[key].get_function(name)
+        return self.functions[name, *key]
 
     def launch(
         self, name: str, grid: tuple[int, int], block: tuple[int, int], real: Any, **arguments: Any
