@@ -46,8 +46,10 @@ def blas_threads() -> int | None:
 
 
 def version(number: int) -> str:
-    """Return CUDA's way to number versions, 13020, as people write it, 13.2."""
-    return f"{number // 1000}.{number % 1000 // 10}"
+    """Return CUDA's way to number versions, 13020, as people write it, 13.2; 0 is none."""
+    if not number:
+        return "none"
+    return f"CUDA {number // 1000}.{number % 1000 // 10}"
 
 
 def cuda() -> Iterator[tuple[str, str]]:
@@ -59,7 +61,7 @@ def cuda() -> Iterator[tuple[str, str]]:
         return
     yield "CuPy", cupy.__version__
     runtime = cupy.cuda.runtime
-    yield "driver", asked(lambda: f"supports CUDA {version(runtime.driverGetVersion())}")
+    yield "driver", asked(lambda: version(runtime.driverGetVersion()))
     try:
         device = backend.get("cuda")
     except backend.DeviceError as error:

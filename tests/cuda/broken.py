@@ -338,7 +338,7 @@ METHODS = ("im2col", "col2im", "batch_norm", "bias_act", "adam")  # unbroken, as
 
 def ask(sanitize, names):
     """The layers that notice each of these defects, with or without a sanitizer."""
-    command = [sys.executable, __file__, sanitize or "values", *names]
+    command = [*executor.python(sanitize), __file__, sanitize or "values", *names]
     environment = executor.environment(sanitize)
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=600

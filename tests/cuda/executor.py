@@ -18,6 +18,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,23 @@ def missing(sanitize=""):
     for library in LIBRARIES[sanitize]:
         if not Path(library_path(library)).is_absolute():
             return f"g++ has no {library} (it comes with gcc's sanitizers)"
+    if sanitize and python(sanitize) is None:
+        return f"a sanitizer does not start here: {sanitize} (sysctl vm.mmap_rnd_bits=28 may help)"
     return ""
+
+
+@functools.cache
+def python(sanitize=""):
+    """The command of a Python in which a sanitizer works; None if there is none.
+
+    Newer kernels scatter memory more widely than older sanitizers expect; `setarch -R` stops that.
+    """
+    for command in ([sys.executable], ["setarch", "-R", sys.executable]):
+        if command[0] == sys.executable or shutil.which("setarch"):
+            call = [*command, "-c", "import numpy"]
+            if not subprocess.run(call, env=environment(sanitize), capture_output=True).returncode:
+                return command
+    return None
 
 
 def library_path(name):

@@ -1,7 +1,6 @@
 """The kernels under ASan with UBSan and under TSan, and kernels with a defect in each."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import broken
@@ -19,7 +18,7 @@ def need(sanitize):
 @pytest.mark.parametrize("sanitize", ["address", "thread"])
 def test_the_kernels_under_a_sanitizer(sanitize):
     need(sanitize)
-    command = [sys.executable, "-m", "pytest", "-x", "-s", "-p", "no:cacheprovider"]
+    command = [*executor.python(sanitize), "-m", "pytest", "-x", "-s", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, str(HERE / "test_cuda_kernels.py")],
         cwd=HERE.parent.parent,
