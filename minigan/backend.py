@@ -30,12 +30,14 @@ class Backend:
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
         column_bytes: how much of a convolution's columns is made at a time.
+        kernels: `launch.Kernels` where there are hand-written ones, else None.
     """
 
     name: str
     xp: Any
     array_type: type
     column_bytes = 1 << 28
+    kernels: Any = None
 
     def __reduce__(self) -> tuple:
         """Copies and pickles of a tensor share its backend: there is one for each device."""

@@ -1,6 +1,7 @@
 """Floor 0: finding CuPy, a GPU, and the CUDA sources in `kernels/`.
 
-Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet.
+Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet: the
+tests run it on a stand-in for CuPy (docs/verified.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from minigan import kernels
 from minigan.backend import Backend, DeviceError
+from minigan.launch import Kernels
+
+CUPY = "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
 
 
 def kernels_dir() -> Path:
@@ -31,13 +36,14 @@ def kernels_dir() -> Path:
 
 
 class CupyBackend(Backend):
-    """CuPy on an NVIDIA GPU."""
+    """CuPy on an NVIDIA GPU, with our kernels unless MINIGAN_KERNELS=0."""
 
     name = "cuda"
 
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
         self.array_type = cupy.ndarray
+        self.kernels = Kernels(cupy, kernels_dir()) if kernels.wanted() else None
 
     @property
     def special(self) -> Any:
@@ -46,6 +52,8 @@ class CupyBackend(Backend):
         return cupyx.scipy.special
 
     def from_host(self, array: np.ndarray) -> Any:
+        if array.ndim == 0:  # a constant: a launch carries it, where a copy would wait for the host
+            return self.xp.full((), array.item(), array.dtype)
         return self.xp.asarray(array)
 
     def to_host(self, array: Any) -> np.ndarray:
@@ -62,13 +70,18 @@ def load_backend() -> CupyBackend:
         import cupy
     except ImportError as error:
         raise DeviceError(
-            f"device 'cuda' needs CuPy, which could not be imported ({error}): "
-            "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
+            f"device 'cuda' needs CuPy, which could not be imported ({error}): {CUPY}"
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy has a class of its own for this, and a name that changed
-        raise DeviceError(f"device 'cuda': no working NVIDIA driver ({error})") from None
+        raise DeviceError(
+            f"device 'cuda': no working NVIDIA driver ({error}): install one for your GPU from "
+            "nvidia.com or your distribution, at least as new as CuPy's CUDA; nvidia-smi shows it"
+        ) from None
     if count == 0:
-        raise DeviceError("device 'cuda': the driver is there but sees no GPU (nvidia-smi -L)")
+        raise DeviceError(
+            "device 'cuda': the driver is there but sees no GPU: nvidia-smi -L lists those that it "
+            "sees, and CUDA_VISIBLE_DEVICES may hide them"
+        )
     return CupyBackend(cupy)

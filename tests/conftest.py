@@ -7,6 +7,8 @@ names; `nightly` a thousand:
     HYPOTHESIS_PROFILE=dev pytest tests/test_specs.py
 
 looks for failures that the fixed examples miss.
+
+`--device cuda` runs what tests/cuda otherwise runs on a stand-in on CuPy and a GPU.
 """
 
 import os
@@ -36,3 +38,12 @@ def examples(count):
     """Settings of a test: so many examples, or as many as the profile decides."""
     decides = PROFILE in ("dev", "nightly")
     return settings() if decides else settings(max_examples=count)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: on a GPU")
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "cuda":
+        os.environ["MINIGAN_TEST_DEVICE"] = "cuda"  # for tests/cuda/target.py, in workers too

@@ -1,0 +1,133 @@
+"""NVRTC, NVIDIA's compiler as a library, by ctypes: it needs no GPU and no driver.
+
+`pip install nvidia-cuda-nvrtc-cu12` (a part of minigan[test]) brings one that compiles for every
+architecture from sm_70 to sm_120; that of CUDA 13 begins at sm_75.
+
+`python tests/cuda/nvrtc.py` prints the table of registers in docs/verified.md.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minigan import kernels
+from minigan.cuda import kernels_dir
+
+ARCHITECTURES = (70, 75, 80, 90, 100, 120)
+VARIANTS = [(np.dtype(r), np.dtype(i)) for r in ("f4", "f8") for i in ("i4", "i8")]
+SURFACE = json.loads(Path(__file__).with_name("cupy_surface.json").read_text())
+USED = re.compile(
+    r"entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+class CompileError(RuntimeError):
+    """What NVRTC says of a source that it refuses."""
+
+
+@dataclass
+class Usage:
+    """What a compiled kernel takes of a multiprocessor: registers a thread, bytes of stack."""
+
+    registers: int
+    spilled: int
+
+
+@functools.cache
+def library():
+    """The NVRTC library with the most architectures; None if there is none."""
+    spec = importlib.util.find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else []
+    paths = [path for place in places for path in Path(place).rglob("libnvrtc.so.*")]
+    paths += Path("/usr/local/cuda/lib64").glob("libnvrtc.so.*")
+    loaded = [ctypes.CDLL(str(path)) for path in paths if "alt" not in path.name]
+    return min(loaded, key=lambda lib: architectures(lib)[0], default=None)
+
+
+def architectures(lib):
+    """The architectures that a library compiles for: [70, 72, 75, ...]."""
+    number = ctypes.c_int()
+    lib.nvrtcGetNumSupportedArchs(ctypes.byref(number))
+    found = (ctypes.c_int * number.value)()
+    lib.nvrtcGetSupportedArchs(found)
+    return list(found)
+
+
+def version(lib):
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+def text_of(ask_size, ask, program):
+    size = ctypes.c_size_t()
+    ask_size(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    ask(program, buffer)
+    return buffer.value.decode()
+
+
+def compile_as_cupy(text, options, architecture):
+    """Usage by kernel, of a source compiled with the options that CuPy would give.
+
+    Raises:
+        CompileError: NVRTC refuses.
+    """
+    lib, program = library(), ctypes.c_void_p()
+    added = [o.replace("sm_90", f"sm_{architecture}") for o in SURFACE["compile_options"]]
+    given = [o.encode() for o in (*options, *added, "--ptxas-options=-v")]
+    source = text.encode()
+    assert not lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kern.cu", 0, None, None)
+    try:
+        pointers = (ctypes.c_char_p * len(given))(*given)
+        failed = lib.nvrtcCompileProgram(program, len(given), pointers)
+        log = text_of(lib.nvrtcGetProgramLogSize, lib.nvrtcGetProgramLog, program)
+        if failed:
+            raise CompileError(log)
+        size = ctypes.c_size_t()
+        assert not lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        assert size.value > 1000  # machine code came out
+    finally:
+        lib.nvrtcDestroyProgram(ctypes.byref(program))
+    return {
+        m["name"]: Usage(int(m["registers"]), sum(int(m[k]) for k in ("stack", "stores", "loads")))
+        for m in USED.finditer(log)
+    }
+
+
+@functools.cache
+def usage(architecture, folder=None):
+    """For each kernel, its usage in the four variants of types."""
+    found = {name: [] for name in kernels.KERNELS}
+    for file in kernels.FILES:
+        text = kernels.source(folder or kernels_dir(), file)
+        for types in VARIANTS:
+            for name, used in compile_as_cupy(text, kernels.options(*types), architecture).items():
+                found[name].append(used)
+    return found
+
+
+def table():
+    """The table of docs/verified.md: for each kernel the most registers of its variants."""
+    there = [a for a in ARCHITECTURES if a in architectures(library())]
+    rows = [["kernel", *(f"sm_{a}" for a in there)], ["---"] * (len(there) + 1)]
+    for name in kernels.KERNELS:
+        most = [max(used.registers for used in usage(a)[name]) for a in there]
+        rows.append([f"`{name}`", *map(str, most)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    if library() is None:
+        sys.exit("no NVRTC: pip install nvidia-cuda-nvrtc-cu12")
+    print(f"NVRTC {version(library())}\n\n{table()}")
