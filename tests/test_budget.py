@@ -1,0 +1,169 @@
+"""What a training step costs, counted and not timed: arrays, bytes, and the peak of memory.
+
+The counts depend on the shapes alone, so they are the same on every machine. Each has a budget, as
+recorded. A change that needs more must say why; after one that needs less, record it again:
+
+    python tests/test_budget.py
+"""
+
+import sys
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+from workloads import Sizes, minigan_step
+
+from minigan import Op, backend, workers
+
+SIZES = {
+    "dcgan": Sizes(batch=8, image=32, width=16),
+    "pix2pix": Sizes(batch=2, image=64, width=8),
+    "article": Sizes(batch=2, image=40, width=16),
+}
+
+
+@dataclass
+class Cost:
+    """What one step takes.
+
+    Attributes:
+        arrays: how many the ops ask the array module for (`a * b` is not among them).
+        buffers: kB written to buffers that are kept, which are columns, mostly.
+        taken: kB that each op takes at its highest, its result included; summed over all ops.
+        peak: kB that the step takes at its highest.
+    """
+
+    arrays: int
+    buffers: int
+    taken: int
+    peak: int
+
+
+BUDGETS = {
+    "dcgan": Cost(0, 0, 0, 0),
+    "pix2pix": Cost(0, 0, 0, 0),
+    "article": Cost(0, 0, 0, 0),
+}
+SLACK = 1.02  # Python's own objects, which are not the same in all its versions
+
+
+class CountingModule:
+    """NumPy, counting the calls that return a new array."""
+
+    def __init__(self) -> None:
+        self.arrays = 0
+
+    def __getattr__(self, name: str):
+        value = getattr(np, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+
+        def counted(*args, **options):
+            result = value(*args, **options)
+            new = isinstance(result, np.ndarray) and result.base is None
+            self.arrays += new and options.get("out") is None
+            return result
+
+        return counted
+
+
+def cost_of(step: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Cost:
+    """Count one step. One worker: with more, whose buffers are there first is chance."""
+    module, buffers, taken = CountingModule(), [0], [0]
+    scratch, depth = backend.CPU.scratch, [0]
+
+    def counted_scratch(name, shape, dtype):
+        buffer = scratch(name, shape, dtype)
+        buffers[0] += buffer.nbytes
+        return buffer
+
+    def measured(function):
+        def call(*args):
+            if depth[0] == 0:
+                before = tracemalloc.get_traced_memory()[0]
+                highest[0] = max(highest[0], tracemalloc.get_traced_memory()[1])
+                tracemalloc.reset_peak()
+            depth[0] += 1
+            try:
+                return function(*args)
+            finally:
+                depth[0] -= 1
+                if depth[0] == 0:
+                    taken[0] += tracemalloc.get_traced_memory()[1] - before
+
+        return call
+
+    before_step, highest = tracemalloc.get_traced_memory()[0], [0]
+    with monkeypatch.context() as patch:
+        patch.setattr(backend.CPU, "xp", module)
+        patch.setattr(backend.CPU, "scratch", counted_scratch, raising=False)
+        patch.setattr(Op, "__call__", measured(Op.__call__))
+        for op in all_ops(Op):
+            if "fused_backward" in vars(op):
+                patch.setattr(op, "fused_backward", measured(op.fused_backward))
+        step()
+    highest[0] = max(highest[0], tracemalloc.get_traced_memory()[1])
+    kilobytes = (bytes // 1024 for bytes in (buffers[0], taken[0], highest[0] - before_step))
+    return Cost(module.arrays, *kilobytes)
+
+
+def all_ops(op: type) -> list[type]:
+    return [op, *(found for sub in op.__subclasses__() for found in all_ops(sub))]
+
+
+@pytest.fixture
+def counting():
+    """Memory is traced, and one worker does everything."""
+    threads = workers.get_num_threads()
+    workers.set_num_threads(1)
+    workers._pool.mine.__dict__.pop("buffers", None)  # other tests' may be large already
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    workers.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize("workload", SIZES)
+def test_a_step_stays_in_its_budget(workload, monkeypatch):
+    step = minigan_step(workload, SIZES[workload])
+    step()  # makes what is kept: buffers, gradients
+    cost, budget = cost_of(step, monkeypatch), BUDGETS[workload]
+    within = [a <= b * SLACK for a, b in zip(astuple(cost), astuple(budget), strict=True)]
+    assert all(within), f"a step of {workload} takes {cost}, the budget is {budget}"
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize("workload", SIZES)
+def test_a_step_leaves_nothing_behind(workload):
+    """Activations are freed: what is held after a step is what was held before it."""
+    step = minigan_step(workload, SIZES[workload])
+    step()
+    held = []
+    for _ in range(3):
+        step()
+        held.append(tracemalloc.get_traced_memory()[0])
+    smallest = SIZES[workload].batch * SIZES[workload].image ** 2 * 4  # a channel of the images
+    assert max(held) - min(held) < min(smallest, 16_384)
+
+
+def main() -> None:
+    """Print the costs, as they should be recorded above."""
+    workers.set_num_threads(1)
+    tracemalloc.start()
+    for workload, sizes in SIZES.items():
+        workers._pool.mine.__dict__.pop("buffers", None)
+        step = minigan_step(workload, sizes)
+        step()
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            print(f'    "{workload}": {cost_of(step, monkeypatch)},')
+
+
+if __name__ == "__main__":
+    main()
