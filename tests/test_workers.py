@@ -14,7 +14,7 @@ import minigan as mg
 from minigan import backend, losses, memory, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import conv, windows
+from minigan.ops import windows
 from minigan.specs import REGISTRY, check, reference
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
@@ -47,8 +47,7 @@ def tiny_pieces(monkeypatch):
     """Cut everything, however small."""
     monkeypatch.setattr(workers, "BLOCK", 2)
     monkeypatch.setattr(workers, "PIECE_WORK", 64)
-    for module in (windows, conv):
-        monkeypatch.setattr(module, "PIECE_ROWS", 2)
+    monkeypatch.setattr(windows.pieces, "__defaults__", (2,))  # rows of columns
     monkeypatch.setattr(backend.Host, "column_bytes", 64)
 
 
