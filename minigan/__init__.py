@@ -8,6 +8,7 @@ from minigan.autograd import AnomalyError, Op, grad
 from minigan.backend import DeviceError, default_dtype, generator, manual_seed, use
 from minigan.gradcheck import GradcheckError, gradcheck
 from minigan.tensor import Tensor, detect_anomaly, is_recording, no_grad, tensor
+from minigan.workers import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "detect_anomaly",
     "functional",
     "generator",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "is_recording",
@@ -33,6 +35,7 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "set_num_threads",
     "tensor",
     "training",
     "use",

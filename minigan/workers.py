@@ -15,6 +15,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -35,6 +36,7 @@ class _Pool:
         self.jobs: SimpleQueue = SimpleQueue()
         self.helpers = 0
         self.blas: Any = None
+        self.blas_lock = threading.RLock()
         self.mine = threading.local()  # each thread's buffers, and whether it works on a piece
 
     def call(self, work: Callable[[], None], helpers: int) -> None:
@@ -48,12 +50,19 @@ class _Pool:
     def help(self) -> None:
         while (work := self.jobs.get()) is not None:
             work()
+            del work  # it holds the arrays of the operation, and the next may be long in coming
 
-    def one_blas_thread(self) -> Any:
-        """A context; entering it takes 10 µs, finding the libraries a millisecond, once."""
-        if self.blas is None:
-            self.blas = ThreadpoolController().select(user_api="blas")
-        return self.blas.limit(limits=1)
+    @contextmanager
+    def one_blas_thread(self) -> Iterator[None]:
+        """For one thread of the user at a time: else the first to leave would lift the limit.
+
+        Entering it takes 10 µs, finding the libraries a millisecond, once.
+        """
+        with self.blas_lock:
+            if self.blas is None:
+                self.blas = ThreadpoolController().select(user_api="blas")
+            with self.blas.limit(limits=1):
+                yield
 
 
 def _count(setting: str | None) -> int:

@@ -100,8 +100,8 @@ def pieces(
 ) -> list[Piece]:
     """Cut results of this shape, (N, OH, OW, ...), so that the columns of each fit `limit` bytes.
 
-    A column has `width` numbers. One piece, or a multiple of four: some images at a time, or some
-    rows of one image that is too large.
+    A row of columns has `width` numbers. Each piece is some images, or some rows of one image that
+    is too large. Where there are rows enough, their number is a multiple of four.
     """
     n, oh, ow = shape[:3]
     rows = n * oh * ow
@@ -142,11 +142,16 @@ def crop(backend: Backend, x: Any, g: Geometry, piece: Piece, across: int) -> An
         "crop", (images.stop - images.start, bottom - top, right - left, c), x.dtype
     )
     inside[...] = 0
-    rows, columns = slice(max(0, top), min(h, bottom)), slice(max(0, left), min(w, right))
+    rows, columns = within(top, bottom, h), within(left, right, w)
     inside[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = x[
         images, rows, columns
     ]
     return inside
+
+
+def within(start: int, stop: int, size: int) -> slice:
+    """Return what of a range is inside 0 ... size; nothing, where windows see only padding."""
+    return slice(max(0, min(start, size)), max(0, min(stop, size)))
 
 
 def as_pair(value: Pair, who: str, name: str, least: int) -> tuple[int, int]:

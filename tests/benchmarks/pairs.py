@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class Engine:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
     def step(self) -> Step:
@@ -56,8 +59,10 @@ class Engine:
 
     def _ask(self, what: str) -> list[str]:
         time.sleep(0.02)  # OpenMP's threads go on spinning for a moment after a step
-        print(what, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline().split()
+        answer = []
+        with suppress(BrokenPipeError):
+            print(what, file=self.process.stdin, flush=True)
+            answer = self.process.stdout.readline().split()
         if not answer:
             raise SystemExit(f"the process ended: {' '.join(map(str, self.process.args))}")
         return answer

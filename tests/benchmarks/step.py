@@ -10,6 +10,7 @@ what else the machine is doing hits both.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import sys
@@ -149,6 +150,8 @@ def main() -> None:
 
         scale(args.workload, args.rounds, args.threads, args.plot)
     elif args.against:
+        if importlib.util.find_spec(args.against) is None:
+            parser.error("--against torch needs PyTorch: pip install 'minigan[bench]'")
         compare(args.workload, sizes, args.rounds, args.threads)
     else:
         set_num_threads(args.threads)
