@@ -47,7 +47,7 @@ def tiny_pieces(monkeypatch):
     """Cut everything, however small."""
     monkeypatch.setattr(workers, "BLOCK", 2)
     monkeypatch.setattr(workers, "PIECE_WORK", 64)
-    monkeypatch.setattr(windows.pieces, "__defaults__", (2,))  # rows of columns
+    monkeypatch.setattr(windows, "PIECE_ROWS", 2)
     monkeypatch.setattr(backend.Host, "column_bytes", 64)
 
 

@@ -95,9 +95,7 @@ def _landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, sl
     return slice(first, stop), slice(start, start + (stop - first) * stride, stride)
 
 
-def pieces(
-    shape: tuple[int, ...], width: int, itemsize: int, limit: int, least: int = PIECE_ROWS
-) -> list[Piece]:
+def pieces(shape: tuple[int, ...], width: int, itemsize: int, limit: int) -> list[Piece]:
     """Cut results of this shape, (N, OH, OW, ...), so that the columns of each fit `limit` bytes.
 
     A row of columns has `width` numbers. Each piece is some images, or some rows of one image that
@@ -105,9 +103,9 @@ def pieces(
     """
     n, oh, ow = shape[:3]
     rows = n * oh * ow
-    fit = max(least, limit // max(1, width * itemsize))  # rows of columns
+    fit = max(PIECE_ROWS, limit // max(1, width * itemsize))  # rows of columns
     count = -(-rows // fit)
-    if PIECES * rows > max(fit, PIECES * PIECES * least):
+    if PIECES * rows > max(fit, PIECES * PIECES * PIECE_ROWS):
         count = -(-count // PIECES) * PIECES
     images = cut(n, count)
     return [(some, rows) for some in images for rows in cut(oh, -(-count // max(1, n)))]

@@ -206,6 +206,7 @@ PARTS: dict[str, Callable] = {
     "float32": properties.check_float32,
     "each_alone": properties.check_each_alone,
     "used_twice": properties.check_used_twice,
+    "pieces": properties.check_pieces,
     "stale": properties.check_stale,
 }
 ORDERS = {"gradient": 1, "second_order": 2, "third_order": 3}

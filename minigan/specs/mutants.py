@@ -69,6 +69,7 @@ ORDER = (
     "layouts",
     "used_twice",
     "float32",
+    "pieces",
     "second_order",
     "stale",
 )

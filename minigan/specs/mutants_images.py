@@ -37,6 +37,7 @@ def exchanged(what: str) -> Rule:
 
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
+right_cut = conv.cut
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -90,6 +91,11 @@ def first_piece_only(*args: Any) -> list:
     return [(images, slice(rows.start, max(rows.start, rows.stop - 1)))]
 
 
+def first_of_each_lane(*args: Any) -> list[slice]:
+    """In place of `cut`: of the pieces that a lane sums, the first only."""
+    return [slice(some.start, some.start + 1) for some in right_cut(*args)]
+
+
 def windows_wrong(adder: Any, viewer: Any) -> dict[str, Rule]:
     """Return the mistakes of an op whose derivative moves windows over images.
 
@@ -124,6 +130,8 @@ POOLING = windows_wrong(pool, pool) | {
 }
 CONVOLUTION = windows_wrong(conv, windows) | {
     "padding of ones": helper(windows, "crop", cropped_with_ones),
+    "first piece of each lane only": helper(conv, "cut", first_of_each_lane),
+    "first block of the bias's gradient only": helper(reduction, "added", lambda parts: parts[0]),
     "a row of the first piece only": helper(conv, "pieces", first_piece_only),
     "kernel turned round about another pixel": helper(
         conv, "turned_geometry", lambda g: replace(g, padding=(g.padding[1], g.padding[0] + 1))
@@ -226,6 +234,7 @@ BATCH_NORM_FUSED = {
     "without the scale": gradient_of_x(without_gamma),
     "without the deviation": gradient_of_x(without_std),
     "scale's gradient as the shift's": lambda call: [call.run()[k] for k in (0, 2, 2)],
+    "first block of the sums only": helper(norm, "added", lambda parts: parts[0]),
     "column sums without the last row": helper(
         norm, "column_sums", lambda backend, rows: rows[:-1].sum(axis=0)
     ),

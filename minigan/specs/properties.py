@@ -5,13 +5,16 @@ Each check takes a case and raises AssertionError with what it found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from minigan import backend as backends
+from minigan import workers
 from minigan.autograd import _ancestors, grad
+from minigan.ops import windows
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -269,6 +272,42 @@ def check_each_alone(case: Case) -> None:
             same(f"input {i} alone", found, [expected], AGREE, names, first=i)
         others = [t for j, t in enumerate(alone) if j != i]
         assert all(t.grad is None for t in others), f"input {i} alone: others got gradients"
+
+
+def check_pieces(case: Case) -> None:
+    """Cut up as small as can be, an operation gives what it gives in one piece.
+
+    The cases are far too small to be cut up otherwise, and the sums over pieces would go unseen.
+    """
+    leaves, y = run(case, case.inputs)
+    v = cotangent_for(case, y)
+    whole, gradients = host(y.data), backward(y, leaves, v)
+    with small_pieces():
+        leaves, y = run(case, case.inputs)
+        found = [backward(y, leaves, v), recorded(y, leaves, v)]
+    names = ("in pieces", "in one")
+    same("in pieces", [host(y.data)], [whole], AGREE, names, of="output")
+    for gradient in found:
+        same("in pieces", gradient, gradients, AGREE, names)
+
+
+@contextmanager
+def small_pieces() -> Iterator[None]:
+    """Within the context one row of columns, or one number of a block, is a piece."""
+    changed = {
+        (workers, "BLOCK"): 1,
+        (workers, "PIECE_WORK"): 1,
+        (windows, "PIECE_ROWS"): 1,
+        (backends.Host, "column_bytes"): 1,
+    }
+    before = {(owner, name): getattr(owner, name) for owner, name in changed}
+    try:
+        for (owner, name), value in changed.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name), value in before.items():
+            setattr(owner, name, value)
 
 
 def check_used_twice(case: Case) -> None:
