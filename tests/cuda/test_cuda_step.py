@@ -1,4 +1,4 @@
-"""A step of the main job, the GAN that colours line art, on the stand-in: the same, at what cost."""
+"""A step of the main job, the GAN that colours line art, on the stand-in: its losses and costs."""
 
 import copy
 
@@ -19,8 +19,7 @@ BUDGET = {
 
 
 def judged(logits, real):
-    labels = np.full(logits.shape, real, dtype=np.float32)
-    return losses.binary_cross_entropy_with_logits(logits, labels)
+    return losses.binary_cross_entropy_with_logits(logits, float(real))
 
 
 def train(device, steps):
