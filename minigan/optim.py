@@ -308,9 +308,7 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
         raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}")
     params = [params] if isinstance(params, Tensor) else params
     gradients = [p.grad for p in params if p.grad is not None]
-    squares: dict[
-        backends.Backend, Any
-    ] = {}  # summed where they are: one is fetched for each device
+    squares: dict[backends.Backend, Any] = {}  # summed where they are; one is fetched from each
     for g in gradients:
         own = backends.of(g)
         squares[own] = squares.get(own, 0.0) + (g.astype(np.float64) ** 2).sum()
