@@ -8,6 +8,7 @@ only where its columns would take more than `backend.column_bytes`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minigan.backend import Backend
@@ -68,7 +69,7 @@ def columns_of(backend: Backend, x: Any, g: Geometry, size: tuple[int, int]) -> 
     if g.groups == 1 and g.padding == (0, 0):
         view = windows(backend.xp, x, g)
         if view.flags.c_contiguous and view.shape[1:3] == size:
-            return view.reshape(1, -1, view[0, 0, 0].size)
+            return view.reshape(1, math.prod(view.shape[:3]), math.prod(view.shape[3:]))
     return backend.kernels.im2col(x, *numbers(g), size)
 
 

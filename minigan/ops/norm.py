@@ -34,7 +34,9 @@ class BatchNorm(Op):
         return self.backend.choose(self.by_blocks, self.by_kernels)(x, gamma, beta)
 
     def by_kernels(self, x, gamma, beta):
-        y, statistics = self.backend.kernels.batch_norm_forward(x, gamma, beta, self.eps, self.slope)
+        y, statistics = self.backend.kernels.batch_norm_forward(
+            x, gamma, beta, self.eps, self.slope
+        )
         self.near, self.left, self.variance, self.inv_std = self.statistics = statistics
         self.mean = self.near + self.left
         return y
@@ -189,8 +191,8 @@ def batch_norm(
         negative_slope: of a leaky ReLU on the result, 0 for a ReLU; 1, which is none, by default.
 
     Raises:
-        ValueError: a parameter of another shape, a slope outside [0, 1], one value per channel in training, or no running
-            averages outside of it.
+        ValueError: a parameter of another shape, a slope outside [0, 1], one value per channel in
+            training, or no running averages outside of it.
     """
     if x.ndim < 2:
         raise ValueError(f"batch_norm: needs (N, ..., C), got a tensor of shape {x.shape}")
