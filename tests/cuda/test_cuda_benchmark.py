@@ -7,6 +7,7 @@ from pathlib import Path
 import executor
 import pytest
 import standin
+from test_cuda_step import train
 
 from minigan import backend
 from minigan.kernels import KERNELS
@@ -48,3 +49,14 @@ def test_the_bytes_of_a_launch(gpu):
     moved = {name: bytes for name, (_, _, bytes) in watch.table().items()}
     assert moved == {"im2col": image.nbytes + columns.nbytes, "adam_step": 28 * 17}
     assert gpu.bandwidth(cupy, megabytes=1) > 0
+
+
+def test_the_table_of_launches_in_the_docs(gpu):
+    docs = Path(__file__).parents[2] / "docs" / "verified.md"
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+\.\d\d) \|$", docs.read_text(), re.MULTILINE)
+    with gpu.Watch(standin.cuda) as watch:
+        _, costs = train("cuda", 1)
+    table = watch.table()
+    assert rows == [(n, str(table[n][0]), f"{table[n][2] / 1e6:.2f}") for n, *_ in rows]
+    assert {name for name, *_ in rows} == set(KERNELS)
+    assert f"| with our kernels | {costs.launches} |" in docs.read_text()
