@@ -129,9 +129,14 @@ FEW_CHANNELS = 4
 FEWER = 4
 
 
-def is_turnable(g: Geometry) -> bool:
-    """Whether a convolution is also a transposed one: at stride 1, with its kernel turned round."""
-    return g.stride == (1, 1) and g.groups == 1
+def is_turnable(g: Geometry, image: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    """Whether a convolution is also a transposed one: at stride 1, with its kernel turned round.
+
+    Not where there is more padding than the kernel reaches over, or pixels are left over.
+    """
+    exact = g.output_size(*image[1:3]) == result[1:3]
+    reached = all(p < e for p, e in zip(g.padding, g.span(), strict=True))
+    return g.stride == (1, 1) and g.groups == 1 and reached and exact
 
 
 def turned(w: Any) -> Any:
@@ -155,7 +160,7 @@ class Conv2d(Op):
         self.save(0, 1)
         g, shape = self.geometry, (len(x), *self.size, w.shape[3])
         few = FEWER * w.shape[3] < x.shape[3] and shape[1:3] != (1, 1)
-        if few and is_turnable(g):  # the columns of y are smaller than those of x
+        if few and is_turnable(g, x.shape, shape):  # the columns of y are smaller than those of x
             scattered = self.backend.choose(scatter, columns.scatter)
             return scattered(self.backend, x, turned(w), turned_geometry(g), shape, bias)
         y = self.xp.empty(shape, dtype=x.dtype)
@@ -180,7 +185,7 @@ class ConvTranspose2d(Op):
         self.save(0, 1)
         g = self.geometry
         shape = (len(y), *self.size, w.shape[2] * g.groups)
-        if is_turnable(g) and w.shape[3] <= FEWER * w.shape[2]:
+        if is_turnable(g, shape, y.shape) and w.shape[3] <= FEWER * w.shape[2]:
             x = self.xp.empty(shape, dtype=y.dtype)
             convolved = self.backend.choose(convolve, columns.convolve)
             convolved(self.backend, y, turned(w), turned_geometry(g), x, bias)
@@ -214,7 +219,7 @@ class ConvWeight(Op):
     def forward(self, x, y):
         self.save(0, 1)
         g, correlated = self.geometry, self.backend.choose(correlate, columns.correlate)
-        if is_turnable(g) and FEWER * y.shape[3] < x.shape[3]:
+        if is_turnable(g, x.shape, y.shape) and FEWER * y.shape[3] < x.shape[3]:
             return turned(correlated(self.backend, y, x, turned_geometry(g)))
         return correlated(self.backend, x, y, g)
 

@@ -1,27 +1,27 @@
-"""Between the devices, with the stand-in as the GPU: tensors, modules, optimisers, checkpoints."""
+"""Between the CPU and the GPU, or its stand-in: tensors, modules, optimisers, checkpoints."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import executor
 import numpy as np
 import pytest
-import standin
+from target import ON_GPU, installed, missing
 
 import minigan as mg
 from minigan import backend, losses, nn, optim, training
 
 IMAGES = np.random.default_rng(3).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
-if executor.missing():
-    pytest.skip(executor.missing(), allow_module_level=True)
+if missing:
+    pytest.skip(missing, allow_module_level=True)
+counted = pytest.mark.skipif(ON_GPU, reason="CuPy does not count")
 
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as module:
+    with installed() as module:
         yield module
 
 
@@ -117,9 +117,9 @@ def test_created_where_it_is_said(cupy):
 
 
 PROGRAM = """
-import standin
+from target import installed
 import minigan as mg
-with standin.installed():
+with installed():
     print(mg.tensor([1.0]).device)
 """
 
@@ -145,6 +145,7 @@ def ask(program, device):
 # ---- optimisers
 
 
+@counted
 def test_one_launch_for_all_parameters(cupy):
     net = network().to("cuda")
     adam = optim.AdamW(net.parameters(), lr=1e-2)
@@ -176,6 +177,7 @@ def test_types_counts_and_strides_that_differ(cupy, make):
         np.testing.assert_allclose(there, here, rtol=1e-5 if here.dtype == np.float32 else 1e-12)
 
 
+@counted
 def test_clipping_waits_once(cupy):
     params = [mg.tensor(np.full(n, 2.0), requires_grad=True, device="cuda") for n in (3, 5, 8)]
     for p in params:
