@@ -22,6 +22,7 @@ import numpy as np
 
 import minigan as mg
 from minigan import data, losses, metrics, optim, training
+from minigan import functional as F
 from minigan.models import ArticleDiscriminator, ArticleGenerator, PatchGAN, UNet
 
 DEFAULTS = {"unet": (64, 16, 32), "article": (100, 32, 64)}  # size, batch, width
@@ -57,8 +58,7 @@ def make_networks(args: argparse.Namespace) -> tuple[mg.nn.Module, mg.nn.Module]
 
 def judged(logits: mg.Tensor, real: bool) -> mg.Tensor:
     """How far the discriminator is from calling all of this real, or all of it fake."""
-    labels = np.full(logits.shape, real, dtype=np.float32)
-    return losses.binary_cross_entropy_with_logits(logits, labels)
+    return losses.binary_cross_entropy_with_logits(logits, float(real))
 
 
 def colour(generator: mg.nn.Module, line: np.ndarray) -> np.ndarray:
@@ -120,7 +120,8 @@ def main() -> int:
         for schedule in decay:
             schedule.step()
 
-        run.log(step, d_real=d_real.item(), d_fake=d_fake.item(), g=g_gan.item(), l1=g_l1.item())
+        now = F.stack([d_real, d_fake, g_gan, g_l1]).numpy().tolist()  # one wait for a GPU
+        run.log(step, **dict(zip(("d_real", "d_fake", "g", "l1"), now, strict=True)))
         if run.due(step, every=50):
             made = colour(generator, new_line[shown])
             if run.due(step, every=200):

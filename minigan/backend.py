@@ -7,6 +7,7 @@ that backend's `xp`; op bodies never ask which device they run on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,10 @@ class Backend:
         """Return an array of this backend as a NumPy array (no copy where none is needed)."""
         raise NotImplementedError
 
+    def choose(self, plain: Any, with_kernels: Any) -> Any:
+        """Return which of two ways to the same result is taken; only `kernels` take the second."""
+        return plain
+
     def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """Return `function` of every item; the CPU's workers share them."""
         return [function(item) for item in items]
@@ -103,10 +108,13 @@ memory.keep_freed_memory()
 
 
 class _Settings:
-    """What `use`, `default_dtype` and `manual_seed` change."""
+    """What `use`, `default_dtype` and `manual_seed` change.
+
+    MINIGAN_DEVICE says which device is the default; it is looked for when the first tensor is made.
+    """
 
     def __init__(self) -> None:
-        self.device = "cpu"
+        self.device = os.environ.get("MINIGAN_DEVICE", "cpu")
         self.dtype = np.dtype(np.float32)
         self.generator = np.random.default_rng()
 
@@ -135,7 +143,8 @@ def get(device: str | None = None) -> Backend:
 
         register(cuda.load_backend())
     if name not in _backends:
-        raise DeviceError(f"device {name!r} is unknown: choose 'cpu' or 'cuda'")
+        by = " (MINIGAN_DEVICE)" if name == os.environ.get("MINIGAN_DEVICE") else ""
+        raise DeviceError(f"device {name!r}{by} is unknown: choose 'cpu' or 'cuda'")
     return _backends[name]
 
 

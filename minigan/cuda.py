@@ -51,6 +51,15 @@ class CupyBackend(Backend):
 
         return cupyx.scipy.special
 
+    def choose(self, plain: Any, with_kernels: Any) -> Any:
+        return plain if self.kernels is None else with_kernels
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        if a.ndim == b.ndim == out.ndim == 3 and len(out) == 1:
+            # Of a stack CuPy copies a transposed operand; of two matrices cuBLAS takes it as it is.
+            a, b, out = a[0], b[0], out[0]
+        self.xp.matmul(a, b, out=out)
+
     def from_host(self, array: np.ndarray) -> Any:
         if array.ndim == 0:  # a constant: a launch carries it, where a copy would wait for the host
             return self.xp.full((), array.item(), array.dtype)

@@ -130,8 +130,15 @@ def binary_cross_entropy_with_logits(
 
     t·softplus(−x) + (1 − t)·softplus(x), which neither overflows nor cancels; softplus(x) − t·x
     is the same but for x = 20 and t = 1 float32 would make 0 of 2e-9.
+
+    A target that is a number stands for all: 1.0 says that all of it is real, 0.0 that none is.
     """
     who = "binary_cross_entropy_with_logits"
+    if isinstance(target, (int, float)):
+        if target in (0, 1):  # the other term is 0
+            return _reduce(who, F.softplus(-logits if target else logits), reduction)
+        loss = F.softplus(-logits) * target + F.softplus(logits) * (1 - target)
+        return _reduce(who, loss, reduction)
     logits, target = _pair(who, logits, target)
     loss = target * F.softplus(-logits) + (1.0 - target) * F.softplus(logits)
     return _reduce(who, loss, reduction)

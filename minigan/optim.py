@@ -61,15 +61,38 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         self.steps += 1
+        due: dict[backends.Backend, list[int]] = {}
         for i, p in enumerate(self.params):
-            if p.grad is None:
-                continue
-            self.updates[i] += 1
-            arrays = [p.data, p.grad, *(arrays[i] for arrays in self.memory.values())]
+            if p.grad is not None:
+                self.updates[i] += 1
+                self._follow(i, p)
+                due.setdefault(p.backend, []).append(i)
+        for backend, numbers in due.items():
+            backend.choose(self._one_by_one, self._all_at_once)(backend, numbers)
+            for i in numbers:
+                self.params[i].bump_version()
+
+    def _follow(self, i: int, p: Tensor) -> None:
+        """Move what belongs to parameter i to where it is now."""
+        for arrays in self.memory.values():
+            old = backends.of(arrays[i])
+            if old is not p.backend:
+                arrays[i] = p.backend.from_host(old.to_host(arrays[i]))
+
+    def _arrays(self, i: int) -> list[Any]:
+        """Return parameter i, its gradient and its memory."""
+        p = self.params[i]
+        return [p.data, p.grad, *(arrays[i] for arrays in self.memory.values())]
+
+    def _one_by_one(self, backend: backends.Backend, numbers: list[int]) -> None:
+        """Update these parameters, all on one backend."""
+        for i in numbers:
+            arrays = self._arrays(i)
             if all(a.flags.c_contiguous for a in arrays):
                 arrays = [a.reshape(-1) for a in arrays]
-            self._update_by_blocks(p.backend, self.updates[i], arrays)
-            p.bump_version()
+            self._update_by_blocks(backend, self.updates[i], arrays)
+
+    _all_at_once = _one_by_one  # a subclass that has a kernel overrides it
 
     def _update_by_blocks(self, backend: backends.Backend, t: int, arrays: list[Any]) -> None:
         def block(p: Any, g: Any, *memory: Any) -> None:
@@ -88,8 +111,8 @@ class Optimizer:
         state: dict[str, Any] = {"steps": self.steps, "lr": float(self.lr)}
         state["updates"] = list(self.updates)
         for name, arrays in self.memory.items():
-            for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
-                state[f"{name}.{i}"] = np.array(p.backend.to_host(array))
+            for i, array in enumerate(arrays):
+                state[f"{name}.{i}"] = np.array(backends.of(array).to_host(array))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,8 +135,9 @@ class Optimizer:
         self.steps, self.lr = int(state["steps"]), float(state["lr"])
         self.updates = [int(count) for count in state["updates"]]
         for name, arrays in self.memory.items():
-            for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
-                array[...] = p.backend.from_host(np.asarray(state[f"{name}.{i}"], p.dtype))
+            for i, p in enumerate(self.params):
+                self._follow(i, p)
+                arrays[i][...] = p.backend.from_host(np.asarray(state[f"{name}.{i}"], p.dtype))
 
 
 class SGD(Optimizer):
@@ -168,6 +192,7 @@ class Adam(Optimizer):
     """
 
     memory_names = ("m", "v")
+    decoupled = False  # whether the decay passes by the moments
 
     def __init__(
         self,
@@ -200,6 +225,20 @@ class Adam(Optimizer):
         a *= self.lr / (1 - beta1**t)
         p -= a
 
+    def _all_at_once(self, backend: backends.Backend, numbers: list[int]) -> None:
+        """Update in one launch all that have a type and a count of steps in common."""
+        alike: dict[tuple, list[int]] = {}
+        for i in numbers:
+            p, _, m, v = self._arrays(i)
+            if all(a.flags.c_contiguous for a in (p, m, v)):
+                alike.setdefault((p.dtype, self.updates[i]), []).append(i)
+            else:  # a kernel does not know about strides
+                self._one_by_one(backend, [i])
+        for (_, t), group in alike.items():
+            tensors = zip(*(self._arrays(i) for i in group), strict=True)
+            how = self.lr, self.betas, self.eps, t, self.weight_decay, self.decoupled
+            backend.kernels.adam_step(*map(list, tensors), *how)
+
     def decay(self, p: Any, g: Any, scratch: Any) -> Any:
         """Return the gradient with weight decay."""
         if not self.weight_decay:
@@ -212,6 +251,8 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam whose decay does not pass through the moments (Loshchilov and Hutter 2019)."""
+
+    decoupled = True
 
     def __init__(
         self,
@@ -267,7 +308,11 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
         raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}")
     params = [params] if isinstance(params, Tensor) else params
     gradients = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients))
+    squares: dict[backends.Backend, Any] = {}  # summed where they are; one is fetched from each
+    for g in gradients:
+        own = backends.of(g)
+        squares[own] = squares.get(own, 0.0) + (g.astype(np.float64) ** 2).sum()
+    norm = math.sqrt(sum(map(float, squares.values())))
     if not math.isfinite(norm):
         raise ValueError(f"clip_grad_norm_: the norm of the gradients is {norm}")
     if norm > max_norm:

@@ -227,6 +227,26 @@ class Tensor:
         array = target.from_host(self.backend.to_host(self._data))
         return Tensor._wrap(array, target).requires_grad_(self.requires_grad)
 
+    def to_(self, device: str) -> Tensor:
+        """Move this leaf, and its gradient, to `device`; returns itself, so that holders keep it.
+
+        A graph recorded over it before is stale. What shared its memory (`detach`) stays behind.
+
+        Raises:
+            DeviceError: no such device; nothing is moved then.
+            RuntimeError: a computed tensor.
+        """
+        target, source = backends.get(device), self.backend
+        if self._op is not None:
+            raise RuntimeError("to_: a computed tensor cannot be moved in place: use detach().to()")
+        if target is not source:
+            self._data = target.from_host(source.to_host(self._data))
+            if self.grad is not None:
+                self.grad = target.from_host(source.to_host(self.grad))
+            self.backend = target
+            self.bump_version()
+        return self
+
     # Changes in place
 
     def bump_version(self) -> None:

@@ -258,3 +258,16 @@ def test_shapes_must_agree_without_broadcasting(name):
 def test_errors_say_what_is_wrong(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call(mg.tensor(X))
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.9, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_number_is_a_target_for_all(target, reduction):
+    results = []
+    for labels in (target, np.full((2, 3), target, np.float32)):
+        x = mg.tensor(X * 3, requires_grad=True)
+        loss = losses.binary_cross_entropy_with_logits(x, labels, reduction=reduction)
+        loss.backward(np.ones(loss.shape, np.float32))
+        results.append((loss.numpy(), x.grad))
+    np.testing.assert_allclose(*(loss for loss, _ in results), rtol=1e-6)
+    np.testing.assert_allclose(*(slope for _, slope in results), rtol=1e-6, atol=1e-8)

@@ -25,11 +25,11 @@ class Down(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, norm: bool = True) -> None:
         self.conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=not norm)
-        self.norm = nn.BatchNorm2d(outputs) if norm else None
+        self.norm = nn.BatchNorm2d(outputs, negative_slope=0.2) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)  # (N, H/2, W/2, outputs)
-        return F.leaky_relu(x if self.norm is None else self.norm(x), 0.2)
+        return F.leaky_relu(x, 0.2) if self.norm is None else self.norm(x)
 
 
 class Up(nn.Module):
@@ -37,13 +37,13 @@ class Up(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
         self.conv = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = nn.BatchNorm2d(outputs, negative_slope=0.0)  # and ReLU
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         # A size that was odd on the way down was rounded: the pixel lost is given back here.
         self.conv.output_padding = skip.shape[1] - 2 * x.shape[1], skip.shape[2] - 2 * x.shape[2]
-        x = F.relu(self.dropout(self.norm(self.conv(x))))  # (N, 2H, 2W, outputs)
+        x = self.dropout(self.norm(self.conv(x)))  # (N, 2H, 2W, outputs)
         return F.concatenate([x, skip], axis=3)
 
 

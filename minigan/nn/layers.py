@@ -121,7 +121,10 @@ class _Norm(Module):
 
 
 class BatchNorm2d(_Norm):
-    """Each channel normalised over the batch; see `F.batch_norm`. Takes (N, ..., C)."""
+    """Each channel normalised over the batch; see `F.batch_norm`. Takes (N, ..., C).
+
+    With a `negative_slope` a leaky ReLU follows, or with 0 a ReLU, in the same passes.
+    """
 
     def __init__(
         self,
@@ -130,8 +133,10 @@ class BatchNorm2d(_Norm):
         momentum: float = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        negative_slope: float = 1.0,
     ) -> None:
         self._make((num_features,), eps, affine)
+        self.negative_slope = negative_slope
         self.momentum, self.running_mean, self.running_var = momentum, None, None
         if track_running_stats:
             self.register_buffer("running_mean", Tensor(np.zeros(num_features)))
@@ -147,7 +152,12 @@ class BatchNorm2d(_Norm):
             self.training or self.running_mean is None,
             self.momentum,
             self.eps,
+            self.negative_slope,
         )
+
+    def describe(self) -> str:
+        slope = self.negative_slope
+        return super().describe() + (f", negative_slope={slope}" if slope != 1 else "")
 
 
 class BatchNorm1d(BatchNorm2d):

@@ -13,8 +13,8 @@ from minigan.tensor import Tensor
 class Parameter(Tensor):
     """A tensor that a module trains: it requires a gradient unless told not to."""
 
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad=requires_grad)
+    def __init__(self, data: Any, requires_grad: bool = True, device: str | None = None) -> None:
+        super().__init__(data, requires_grad=requires_grad, device=device)
 
 
 class Module:
@@ -103,6 +103,19 @@ class Module:
         """Freeze (False) or thaw the parameters; returns itself."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
+        return self
+
+    def to(self, device: str) -> Module:
+        """Move parameters, their gradients, and buffers to "cpu" or "cuda"; returns itself.
+
+        They stay the same tensors. So an optimiser made before goes on with them, and moves its
+        own memory at its next step.
+
+        Raises:
+            DeviceError: no such device; nothing is moved then.
+        """
+        for _, tensor in self._state():
+            tensor.to_(device)
         return self
 
     def train(self, mode: bool = True) -> Module:

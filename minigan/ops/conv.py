@@ -25,6 +25,8 @@ from typing import Any
 
 from minigan.autograd import Op
 from minigan.backend import Backend
+from minigan.ops import columns
+from minigan.ops.columns import pixel_matrix, weight_matrix
 from minigan.ops.reduction import sum
 from minigan.ops.windows import (
     Geometry,
@@ -59,15 +61,18 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
     )
 
 
-def scatter(backend: Backend, y: Any, w: Any, g: Geometry, x: Any) -> None:
-    """Add to x (N, H, W, C) the product of y's pixels with the weight, window by window.
+def scatter(
+    backend: Backend, y: Any, w: Any, g: Geometry, shape: tuple[int, ...], bias: Any = None
+) -> Any:
+    """Return images of this shape: y's pixels times the weight, added up window by window.
 
     With few channels the product is made (KH, KW, C/G, N, OH, OW): adding then runs along rows of
     pixels, not along a handful of channels.
     """
     weight = weight_matrix(w, g)  # (G, KH·KW·C/G, O/G)
     width = g.groups * weight.shape[1]
-    x = x.reshape(*x.shape[:3], g.groups, w.shape[2])
+    images = filled(backend.xp, shape, y.dtype, bias)
+    x = images.reshape(*shape[:3], g.groups, w.shape[2])
     planes = width <= FEW_CHANNELS * math.prod(g.kernel)
     channels = range(w.shape[2]) if planes else [slice(None)]
     lanes: dict[int, list] = {}  # windows of one image overlap: its pieces come one by one
@@ -92,6 +97,7 @@ def scatter(backend: Backend, y: Any, w: Any, g: Geometry, x: Any) -> None:
                 scatter_windows(patches[..., c], x[some[0]][..., c], g, some[1].start)
 
     backend.each(lane, lanes.values())
+    return images
 
 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
@@ -119,24 +125,18 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     return w.transpose(1, 0, 2).reshape(kh, kw, c, o)
 
 
-def weight_matrix(w: Any, g: Geometry) -> Any:
-    """Return a weight (KH, KW, C/G, O) as one matrix for each group, (G, KH·KW·C/G, O/G)."""
-    kh, kw, c, o = w.shape
-    return w.reshape(kh * kw * c, g.groups, o // g.groups).transpose(1, 0, 2)
-
-
-def pixel_matrix(y: Any, g: Geometry) -> Any:
-    """Return (N, OH, OW, O) as one matrix for each group, (G, N·OH·OW, O/G)."""
-    return y.reshape(-1, g.groups, y.shape[3] // g.groups).transpose(1, 0, 2)
-
-
 FEW_CHANNELS = 4
 FEWER = 4
 
 
-def is_turnable(g: Geometry) -> bool:
-    """Whether a convolution is also a transposed one: at stride 1, with its kernel turned round."""
-    return g.stride == (1, 1) and g.groups == 1
+def is_turnable(g: Geometry, image: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    """Whether a convolution is also a transposed one: at stride 1, with its kernel turned round.
+
+    Not where there is more padding than the kernel reaches over, or pixels are left over.
+    """
+    exact = g.output_size(*image[1:3]) == result[1:3]
+    reached = all(p < e for p, e in zip(g.padding, g.span(), strict=True))
+    return g.stride == (1, 1) and g.groups == 1 and reached and exact
 
 
 def turned(w: Any) -> Any:
@@ -160,12 +160,11 @@ class Conv2d(Op):
         self.save(0, 1)
         g, shape = self.geometry, (len(x), *self.size, w.shape[3])
         few = FEWER * w.shape[3] < x.shape[3] and shape[1:3] != (1, 1)
-        if few and is_turnable(g):  # the columns of y are smaller than those of x
-            y = filled(self.xp, shape, x.dtype, bias)
-            scatter(self.backend, x, turned(w), turned_geometry(g), y)
-        else:
-            y = self.xp.empty(shape, dtype=x.dtype)
-            convolve(self.backend, x, w, g, y, bias)
+        if few and is_turnable(g, x.shape, shape):  # the columns of y are smaller than those of x
+            scattered = self.backend.choose(scatter, columns.scatter)
+            return scattered(self.backend, x, turned(w), turned_geometry(g), shape, bias)
+        y = self.xp.empty(shape, dtype=x.dtype)
+        self.backend.choose(convolve, columns.convolve)(self.backend, x, w, g, y, bias)
         return y
 
     def backward(self, gy):
@@ -186,13 +185,12 @@ class ConvTranspose2d(Op):
         self.save(0, 1)
         g = self.geometry
         shape = (len(y), *self.size, w.shape[2] * g.groups)
-        if is_turnable(g) and w.shape[3] <= FEWER * w.shape[2]:
+        if is_turnable(g, shape, y.shape) and w.shape[3] <= FEWER * w.shape[2]:
             x = self.xp.empty(shape, dtype=y.dtype)
-            convolve(self.backend, y, turned(w), turned_geometry(g), x, bias)
-        else:
-            x = filled(self.xp, shape, y.dtype, bias)
-            scatter(self.backend, y, w, g, x)
-        return x
+            convolved = self.backend.choose(convolve, columns.convolve)
+            convolved(self.backend, y, turned(w), turned_geometry(g), x, bias)
+            return x
+        return self.backend.choose(scatter, columns.scatter)(self.backend, y, w, g, shape, bias)
 
     def backward(self, gx):
         y, w = self.saved()
@@ -220,10 +218,10 @@ class ConvWeight(Op):
 
     def forward(self, x, y):
         self.save(0, 1)
-        g = self.geometry
-        if is_turnable(g) and FEWER * y.shape[3] < x.shape[3]:
-            return turned(correlate(self.backend, y, x, turned_geometry(g)))
-        return correlate(self.backend, x, y, g)
+        g, correlated = self.geometry, self.backend.choose(correlate, columns.correlate)
+        if is_turnable(g, x.shape, y.shape) and FEWER * y.shape[3] < x.shape[3]:
+            return turned(correlated(self.backend, y, x, turned_geometry(g)))
+        return correlated(self.backend, x, y, g)
 
     def backward(self, gw):
         x, y = self.saved()

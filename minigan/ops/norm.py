@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigan.autograd import Op
+from minigan.autograd import OUT, Op
+from minigan.ops.activation import bend, bend_slopes, by_blocks, check_slope, leaky_relu
 from minigan.ops.arithmetic import sqrt
 from minigan.ops.reduction import added, column_sums, mean, sum
 from minigan.ops.shape import reshape
@@ -22,11 +23,25 @@ WIDE = 1 << 14  # numbers in a row that vectors of channels are repeated to
 class BatchNorm(Op):
     """y = γ (x − μ) / √(σ² + ε) + β, with μ and σ² of each channel (the last axis) over the rest.
 
-    Ioffe and Szegedy 2015. `mean` and `variance`, (C,), are left for the running averages.
+    Ioffe and Szegedy 2015. `mean` and `variance`, (C,), are left for the running averages. Where
+    `slope` is not 1, a leaky ReLU of that slope follows, in the same passes.
     """
 
+    slope = 1.0
+
     def forward(self, x, gamma, beta):
-        self.save(0, 1)
+        self.save(0, 1, *([] if self.slope == 1 else [2, OUT]))
+        return self.backend.choose(self.by_blocks, self.by_kernels)(x, gamma, beta)
+
+    def by_kernels(self, x, gamma, beta):
+        y, statistics = self.backend.kernels.batch_norm_forward(
+            x, gamma, beta, self.eps, self.slope
+        )
+        self.near, self.left, self.variance, self.inv_std = self.statistics = statistics
+        self.mean = self.near + self.left
+        return y
+
+    def by_blocks(self, x, gamma, beta):
         rows, wide = widened(x)
         xp, m = self.xp, x.dtype.type(x.size // x.shape[-1])
         # Around a value near the mean nothing cancels. The mean of any eighth of the data is within
@@ -43,6 +58,8 @@ class BatchNorm(Op):
         def scale_and_shift(y):
             y *= scale
             y += shift
+            if self.slope != 1:
+                bend(xp, y, self.slope, y, self.backend.scratch("a", y.shape, y.dtype))
 
         self.left, squares = added(self.backend.blocks(centre, rows, y)) / m
         self.mean, self.variance = self.near + self.left, squares - self.left * self.left
@@ -63,8 +80,16 @@ class BatchNorm(Op):
         self.xp.matmul(ones, product.reshape(-1, channels), out=sums[1])
         return sums
 
+    def slopes(self, y, out):
+        bend_slopes(self.xp, y, self.slope, out)
+
+    def slopes_times(self, y, gy, out):
+        bend_slopes(self.xp, y, self.slope, out, gy)
+
     def backward(self, gy):
-        x, gamma = self.saved()
+        x, gamma, *activated = self.saved()
+        if activated:
+            gy = gy * by_blocks(self, self.slopes, activated[1].data)
         axes = tuple(range(x.ndim - 1))
         normal, inv_std = normalize(x, axes, self.eps)
         g_beta, g_gamma = sum(gy, axes), sum(gy * normal, axes)
@@ -73,7 +98,15 @@ class BatchNorm(Op):
         return gx, g_gamma, g_beta
 
     def fused_backward(self, gy):
-        x, gamma = (t.data for t in self.saved())
+        backward = self.backend.choose(self.backward_by_blocks, self.backward_by_kernels)
+        return backward(gy, *(t.data for t in self.saved()))
+
+    def backward_by_kernels(self, gy, x, gamma, beta=None, y=None):
+        kept = gamma, gamma if beta is None else beta, self.statistics  # slope 1 reads no β
+        return self.backend.kernels.batch_norm_backward(x, gy, *kept, self.slope)
+
+    def backward_by_blocks(self, gy, x, gamma, beta=None, y=None):
+        gy = gy if y is None else by_blocks(self, self.slopes_times, y, gy)
         (rows, wide), (g_rows, _) = widened(x), widened(gy)
         xp, m = self.xp, x.size // x.shape[-1]
         near, gx = wide(self.near), xp.empty_like(rows)
@@ -144,6 +177,7 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    negative_slope: float = 1.0,
 ) -> Tensor:
     """Return x with each channel normalised over all other axes, scaled and shifted.
 
@@ -154,13 +188,15 @@ def batch_norm(
         x: (N, ..., C).
         running_mean, running_var: (C,), changed in place in training.
         weight, bias: (C,).
+        negative_slope: of a leaky ReLU on the result, 0 for a ReLU; 1, which is none, by default.
 
     Raises:
-        ValueError: a parameter of another shape, one value per channel in training, or no running
-            averages outside of it.
+        ValueError: a parameter of another shape, a slope outside [0, 1], one value per channel in
+            training, or no running averages outside of it.
     """
     if x.ndim < 2:
         raise ValueError(f"batch_norm: needs (N, ..., C), got a tensor of shape {x.shape}")
+    check_slope("batch_norm", negative_slope)
     channels, m = x.shape[-1:], math.prod(x.shape[:-1])
     named = {"running_mean": running_mean, "running_var": running_var}
     for name, t in {**named, "weight": weight, "bias": bias}.items():
@@ -171,13 +207,14 @@ def batch_norm(
             raise ValueError("batch_norm: outside of training running_mean and running_var are due")
         scale = 1.0 / sqrt(running_var + eps)
         scale = scale if weight is None else weight * scale
-        return _affine("batch_norm", (x - running_mean) * scale, None, bias, channels)
+        y = _affine("batch_norm", (x - running_mean) * scale, None, bias, channels)
+        return y if negative_slope == 1 else leaky_relu(y, negative_slope)
     if m < 2:
         raise ValueError(
             f"batch_norm: one value per channel has no variance to train on, input {x.shape}: "
             "use a larger batch or image, or eval()"
         )
-    xp, op = x.backend.xp, BatchNorm(eps=eps)
+    xp, op = x.backend.xp, BatchNorm(eps=eps, slope=float(negative_slope))
     ones = Tensor._wrap(xp.ones(channels, dtype=x.dtype), x.backend) if weight is None else weight
     zeros = Tensor._wrap(xp.zeros(channels, dtype=x.dtype), x.backend) if bias is None else bias
     y = op(x, ones, zeros)

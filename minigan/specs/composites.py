@@ -18,7 +18,8 @@ from minigan.specs import reference
 from minigan.specs.case import Case, spec
 from minigan.specs.choices import Choices
 from minigan.specs.layers import module_call
-from minigan.specs.values import draw_inputs, far, positive, small, spread
+from minigan.specs.norms import STORED
+from minigan.specs.values import draw_inputs, far, positive, small, spread, varied
 from minigan.tensor import Tensor
 
 
@@ -160,3 +161,24 @@ def views_case(choose: Choices) -> Case:
         return np.concatenate([(x[:, :-1] * x[:, 1:]).ravel(), turned**2, x.ravel(), x.ravel()])
 
     return Case(call, by_definition, draw_inputs(choose, (h, w)), f"{h}x{w}")
+
+
+@spec("batch_norm_leaky_relu", "composite")
+def batch_norm_leaky_relu_case(choose: Choices) -> Case:
+    """Batch normalisation with the activation in the same passes."""
+    channels, slope = choose.integer(1, 3), choose.of(0.2, 0.0)
+    shape, training = (*choose.of((3,), (4, 2), (2, 3, 2)), channels), not choose.yes(4)
+    mean, var = (s[:channels] for s in STORED)
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        running = (Tensor(s.copy(), dtype=x.dtype, device=x.device) for s in (mean, var))
+        options = {"training": training, "negative_slope": slope}
+        return F.batch_norm(x, *running, weight, bias, **options)
+
+    def by_definition(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        normal = reference.batch_norm(x, 1e-5) if training else (x - mean) / np.sqrt(var + 1e-5)
+        return leaky(reference.affine(normal, weight, bias), slope)
+
+    sizes = shape, (channels,), (channels,)
+    inputs = draw_inputs(choose, *sizes, fill=(varied, spread, spread))
+    return Case(call, by_definition, inputs, f"training={training} slope={slope}")

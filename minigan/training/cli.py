@@ -22,7 +22,9 @@ def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> Non
     add = parser.add_argument
     add("--steps", type=positive_int, default=steps, help="training steps (default: %(default)s)")
     add("--seed", type=natural_int, default=0, help="seed of all random numbers (default: 0)")
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="cuda needs CuPy (default: cpu)")
+    device = os.environ.get("MINIGAN_DEVICE", "cpu")
+    words = "cuda needs CuPy (default: %(default)s)"
+    add("--device", choices=["cpu", "cuda"], default=device, help=words)
     add("--out", type=Path, default=Path(out), help="directory to write to (default: %(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--gif", action="store_true", help="make training.gif too, a film of the samples")

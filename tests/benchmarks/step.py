@@ -3,10 +3,15 @@
     python tests/benchmarks/step.py --workload pix2pix
     python tests/benchmarks/step.py --workload dcgan --against torch
     python tests/benchmarks/step.py --workload dcgan --scale
+    python tests/benchmarks/step.py --device cuda
 
 Against PyTorch (pip install 'minigan[bench]') the two take turns, each in a process of its own, on
 the same networks, weights, data and number of threads; the ratio is taken pair by pair, so that
 what else the machine is doing hits both.
+
+On a GPU (gpu.py) a step is timed with events, kernel by kernel, with our kernels and with plain
+CuPy, and in PyTorch if that is there. The tests run that on the CPU, with a stand-in for CuPy whose
+events read the CPU's clock; no GPU has been timed yet.
 """
 
 import argparse
@@ -134,6 +139,8 @@ def all_ops(op_class: type) -> list[type]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=DEFAULTS, default="pix2pix")
+    words = "cuda: time it on a GPU, kernel by kernel; needs CuPy (has never been run on a GPU)"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=words)
     parser.add_argument("--against", choices=["torch"], help="time PyTorch too, turn by turn")
     parser.add_argument("--scale", action="store_true", help="vary batch, image and width")
     parser.add_argument("--plot", type=Path, default=Path("scale.png"), help="where --scale draws")
@@ -145,7 +152,11 @@ def main() -> None:
     args = parser.parse_args()
     default = DEFAULTS[args.workload]
     sizes = Sizes(*(getattr(args, n) or getattr(default, n) for n in ("batch", "image", "width")))
-    if args.scale:
+    if args.device == "cuda":
+        from gpu import report
+
+        report(args.workload, sizes, args.rounds)
+    elif args.scale:
         from scale import scale
 
         scale(args.workload, args.rounds, args.threads, args.plot)

@@ -94,7 +94,9 @@ class UNet(nn.Module):
         return torch.tanh(self.last(x))
 
 
-def torch_step(workload: str, sizes: Sizes) -> Callable[[], tuple[float, float]]:
+def torch_step(
+    workload: str, sizes: Sizes, device: str = "cpu"
+) -> Callable[[], tuple[float, float]]:
     """A function that trains for one step and returns both losses."""
     ours_g, ours_d = networks(workload, sizes)
     if workload == "dcgan":
@@ -102,8 +104,10 @@ def torch_step(workload: str, sizes: Sizes) -> Callable[[], tuple[float, float]]
     else:
         discriminator = sequential(ours_d.layers, sizes.image)
         generator = UNet(ours_g) if workload == "pix2pix" else sequential(ours_g.layers, 0)
+    generator.to(device), discriminator.to(device)
     source, real = (
-        torch.from_numpy(a).permute(0, 3, 1, 2).contiguous() for a in data(workload, sizes)
+        torch.from_numpy(a).permute(0, 3, 1, 2).contiguous().to(device)
+        for a in data(workload, sizes)
     )
     adam_g = torch.optim.Adam(generator.parameters(), 2e-4, BETAS)
     adam_d = torch.optim.Adam(discriminator.parameters(), 2e-4, BETAS)

@@ -89,8 +89,7 @@ def data(workload: str, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(logits: mg.Tensor, real: bool) -> mg.Tensor:
-    labels = np.full(logits.shape, real, dtype=np.float32)
-    return losses.binary_cross_entropy_with_logits(logits, labels)
+    return losses.binary_cross_entropy_with_logits(logits, float(real))
 
 
 def minigan_step(workload: str, sizes: Sizes) -> Callable[[], tuple[float, float]]:
