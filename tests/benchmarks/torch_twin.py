@@ -68,6 +68,9 @@ def sequential(layers: minigan.nn.Sequential, size: int) -> nn.Sequential:
                 yield nn.LeakyReLU(0.2, inplace=True)
             else:
                 yield twins[type(layer).__name__](layer)
+                slope = getattr(layer, "negative_slope", 1.0)
+                if isinstance(layer, minigan.nn.BatchNorm2d) and slope != 1:
+                    yield nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
 
     return nn.Sequential(*unrolled(layers))
 

@@ -37,14 +37,11 @@ def dcgan_generator(image: int, width: int) -> nn.Module:
     first = image // 8
     return nn.Sequential(
         nn.ConvTranspose2d(100, 4 * width, first, bias=False),  # (N, image/8, image/8, 4·width)
-        nn.BatchNorm2d(4 * width),
-        nn.ReLU(),
+        nn.BatchNorm2d(4 * width, negative_slope=0.0),  # and ReLU
         nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(2 * width),
-        nn.ReLU(),
+        nn.BatchNorm2d(2 * width, negative_slope=0.0),  # and ReLU
         nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
+        nn.BatchNorm2d(width, negative_slope=0.0),  # and ReLU
         nn.ConvTranspose2d(width, 1, 4, 2, 1, bias=False),  # (N, image, image, 1)
         nn.Tanh(),
     ).apply(normal_weights)
@@ -56,11 +53,9 @@ def dcgan_discriminator(image: int, width: int) -> nn.Module:
         nn.Conv2d(1, width, 4, 2, 1, bias=False),
         nn.LeakyReLU(0.2),
         nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(2 * width),
-        nn.LeakyReLU(0.2),
+        nn.BatchNorm2d(2 * width, negative_slope=0.2),
         nn.Conv2d(2 * width, 4 * width, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(4 * width),
-        nn.LeakyReLU(0.2),
+        nn.BatchNorm2d(4 * width, negative_slope=0.2),
         nn.Conv2d(4 * width, 1, image // 8, bias=False),  # (N, 1, 1, 1)
     ).apply(normal_weights)
 
