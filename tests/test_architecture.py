@@ -28,6 +28,7 @@ FLOORS = [
     ["functional"],
     ["nn.init", "nn.module"],
     ["nn.layers"],
+    ["gradcheck.noise"],
     ["gradcheck.differences"],
     ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
     ["models", "training"],
