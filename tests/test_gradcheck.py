@@ -695,6 +695,14 @@ def test_numbers_that_cancel_almost_or_altogether_are_never_a_wrong_gradient(dig
             gradcheck(lambda x: (x + 10.0**digits) - 10.0**digits, [x], seed=seed)
 
 
+@pytest.mark.parametrize("digits", [7.5, 11, 11.5, 12.5])
+def test_one_number_that_cancels_is_never_a_wrong_gradient(digits):
+    for seed in range(150):
+        x = np.random.default_rng(seed).normal(size=1)
+        with contextlib.suppress(Unmeasurable):
+            gradcheck(lambda x: (x + 10.0**digits) - 10.0**digits, [x], seed=seed)
+
+
 class Sine(mg.Op):
     factor = 1.0
 
@@ -715,3 +723,73 @@ def test_a_fast_wave_is_no_noise(seed):
     assert gradcheck(lambda x: Sine()(x * 1e3) / 1e3, [x], seed=seed, step=1e-7) < 1
     with pytest.raises(GradcheckError):
         gradcheck(lambda x: Sine(factor=1.001)(x * 1e3) / 1e3, [x], seed=seed, step=1e-7)
+
+
+# Histories that are cut, arguments of the wrong kind
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_check_within_no_grad_records_all_the_same(order):
+    with mg.no_grad():
+        assert gradcheck(F.tanh, [X], order=order) < 1
+        with pytest.raises(GradcheckError):
+            gradcheck(forgets, [X], order=order)
+        assert not mg.is_recording()
+
+
+def within_no_grad(x, w):
+    with mg.no_grad():
+        return x * w
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (within_no_grad, "input 0, input 1"),
+        (lambda x, w: x.detach() * w, "input 0"),
+        (lambda x, w: x * mg.tensor(np.tanh(w.numpy()), dtype=np.float64), "input 1"),
+    ],
+)
+def test_an_output_without_a_history_is_said_to_have_none(function, names):
+    words = f"the output is not connected to {names}: is there a no_grad, a detach or NumPy"
+    with pytest.raises(GradcheckError, match=words):
+        gradcheck(function, [X, W])
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(forgets, [X])
+    assert "connected" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["order", "seed"])
+@pytest.mark.parametrize("value", [1.5, "2", None])
+def test_an_order_or_seed_that_is_no_whole_number_is_refused(name, value):
+    with pytest.raises(TypeError, match=f"gradcheck: {name} must be a whole number, got {value!r}"):
+        gradcheck(F.exp, [X], **{name: value})
+    gradcheck(F.exp, [X], **{name: np.int64(1)})
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(ValueError, match="gradcheck: seed must be at least 0, got -1"):
+        gradcheck(F.exp, [X], seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "kind", "words"),
+    [
+        (3, [X], TypeError, "the function is a int, no function"),
+        (None, [X], TypeError, "the function is a NoneType, no function"),
+        (F.exp, None, TypeError, "the inputs are one NoneType; give a list"),
+        (F.exp, np.float64(1), TypeError, "the inputs are one float64; give a list"),
+        (F.exp, "12", TypeError, "the inputs are one str; give a list"),
+        (F.exp, [[[1.0, 2.0], [3.0]]], ValueError, "input 0 is no array: its rows have different"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(function, inputs, kind, words):
+    with pytest.raises(kind, match=f"gradcheck: {words}"):
+        gradcheck(function, inputs)
+
+
+def test_another_byte_order_is_no_other_type():
+    assert gradcheck(F.tanh, [X.astype(">f8")]) < 1
+    assert gradcheck(lambda x: F.tanh(x), [np.float64(0.5)]) < 1
+    with pytest.raises(TypeError, match="input 0 is float32"):
+        gradcheck(F.tanh, [X.astype(">f4")])

@@ -123,6 +123,21 @@ class Problem:
             for a, g in zip(self.point, found, strict=True)
         ]
 
+    def unconnected(self) -> str:
+        """Return words about the inputs to which no history leads back, if there are any."""
+        leaves = [leaf(a, True) for a in self.point]
+        output = self.function(*leaves)
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if output.requires_grad:
+            found = grad(output, leaves, leaf(self.cotangent), allow_unused=True)
+        names = [self.name(i) for i, g in enumerate(found) if g is None]
+        if not names:
+            return ""
+        return (
+            f"  the output is not connected to {', '.join(names)}: is there a no_grad, a detach or "
+            "NumPy on the way?\n"
+        )
+
     def elements(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yield (i, index) for the elements of all arrays: of large ones LOOKED_AT, spread out."""
         for i, x in enumerate(self.point):
@@ -263,7 +278,10 @@ def compare(
             lines.append(draw())
             continue
         if not error <= allowed:
-            where = _locate(problem, gradients, tolerance, step, within) if explain else ""
+            where = ""
+            if explain:
+                where = _locate(problem, gradients, tolerance, step, within)
+                where += problem.unconnected()
             raise GradcheckError(
                 f"gradcheck, order {problem.order}: backward disagrees with finite differences.\n"
                 f"{where}  along a random direction: {claimed:.12g} against {expected:.12g}, "
