@@ -13,6 +13,7 @@ import pytest
 import minigan as mg
 from minigan import functional as F
 from minigan.ops.activation import Erf, Tanh
+from minigan.ops.reduction import Max
 from minigan.specs import REGISTRY, Case, Spec, check, mutants
 from minigan.specs.cli import main
 from minigan.tensor import is_recording
@@ -530,3 +531,21 @@ def test_an_output_that_takes_nothing(output, words, json):
         ["sh", "-c", f"{command} >{output}"], stderr=subprocess.PIPE, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (2, words)
+
+
+def test_the_slope_chosen_at_a_kink_is_checked_too(capsys, monkeypatch):
+    pick = Max.pick
+
+    def unshared(self, x, best):
+        result = pick(self, x, best)
+        self.share = np.ceil(self.share)
+        return result
+
+    arguments = ["--op", "max", "--examples", "2", "--seed", "3"]
+    assert run(capsys, *arguments)[0] == 0
+    monkeypatch.setattr(Max, "pick", unshared)
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (1, "")
+    assert "max, at a kink: Max, input 0: [1. 0. 1.], not [0.5, 0, 0.5]" in out
+    again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
+    assert "max, at a kink" in run(capsys, *again.split())[1]

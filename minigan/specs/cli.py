@@ -18,8 +18,9 @@ import numpy as np
 from minigan import backend as backends
 from minigan.gradcheck import GradcheckError, gradcheck
 from minigan.specs.case import REGISTRY, Spec
-from minigan.specs.check import SPARE, Failed, check
+from minigan.specs.check import SPARE, Failed, check, ops_of
 from minigan.specs.console import close_to, until_nobody_reads
+from minigan.specs.kinks import check_kink, kinks_of
 from minigan.specs.values import spread
 
 PASSED, FAILED, MISUSED, STOPPED = 0, 1, 2, 130  # exit codes
@@ -198,8 +199,21 @@ def registry_row(spec: Spec, options: argparse.Namespace) -> Row:
             continue
         row.worst = max(row.worst, result.worst)
         row.rejected += result.rejected
+    row.failure = row.failure or failure_at_kinks(spec, options)
     row.seconds = time.perf_counter() - start
     return row
+
+
+def failure_at_kinks(spec: Spec, options: argparse.Namespace) -> str:
+    """Return what is wrong with the slopes that its ops choose at kinks, if anything."""
+    for op in sorted(ops.__name__ for ops in ops_of(spec.example(options.seed))):
+        for kink in kinks_of(op):
+            try:
+                check_kink(kink)
+            except AssertionError as error:
+                again = f"python -m minigan.gradcheck --op {spec.name} --seed {options.seed}"
+                return f"{spec.name}, at a kink: {error}\n  to run it again: {again} --examples 1"
+    return ""
 
 
 # A function of somebody's own
