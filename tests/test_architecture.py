@@ -29,6 +29,7 @@ FLOORS = [
     ["functional"],
     ["nn.init", "nn.module"],
     ["nn.layers"],
+    ["gradcheck.noise"],
     ["gradcheck.differences"],
     ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
     ["models", "training"],

@@ -1,5 +1,6 @@
 """The public gradient checker finds wrong gradients, says where, and refuses bad questions."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -647,3 +648,148 @@ def test_what_is_wrong_with_a_derivative_is_said_of_it():
 
     with pytest.raises(ValueError, match="the derivative of order 1 gives different values"):
         gradcheck(lambda x: Random()(x), [X], order=2)
+
+
+# Functions made of large numbers that cancel: their rounding is wider than that of the inputs
+
+
+def shifted_logsumexp(x):
+    return F.log(F.exp((x + 1e5) - 1e5).sum(1)) + 1e4
+
+
+def variance(x):
+    return (x * x).mean(0) - x.mean(0) ** 2
+
+
+CANCELLING = {
+    "x + 1e5 - 1e5": (lambda x: (x + 1e5) - 1e5, 0, 1),
+    "log": (lambda x: (x * 1e-5 + 1).log() * 1e5, 0, 1),
+    "exp": (lambda x: ((x * 1e-5).exp() - 1) * 1e5, 0, 1),
+    "a part": (lambda x: F.tanh(x) + ((x + 1e5) - 1e5), 0, 1),
+    "variance": (variance, 100, 2),
+    "softplus": (lambda x: F.softplus(x + 3e4) - 3e4, 0, 1),
+    "logsumexp": (shifted_logsumexp, 0, 2),
+    "sqrt": (lambda x: (F.sqrt(x * 1e-5 + 1) - 1) * 1e5, 0, 2),
+}
+
+
+@pytest.mark.parametrize(("function", "shift", "order"), CANCELLING.values(), ids=CANCELLING)
+def test_a_right_gradient_of_numbers_that_cancel_passes(function, shift, order):
+    for seed in range(20):
+        x = np.random.default_rng(seed).normal(size=(3, 4)) + shift
+        assert gradcheck(function, [x], order, seed) < 1
+        for op in (Forgets, WrongSign, OneElementZeroed):
+
+            def wrong(x, op=op):
+                return F.concatenate([F.tanh(op()(x - shift)).reshape(-1), function(x).reshape(-1)])
+
+            with pytest.raises(GradcheckError, match="backward disagrees"):
+                gradcheck(wrong, [x], 1, seed)
+
+
+@pytest.mark.parametrize("digits", range(6, 17))
+def test_numbers_that_cancel_almost_or_altogether_are_never_a_wrong_gradient(digits):
+    for seed in range(60):
+        x = np.random.default_rng(seed).normal(size=(3, 4))
+        with contextlib.suppress(Unmeasurable):
+            gradcheck(lambda x: (x + 10.0**digits) - 10.0**digits, [x], seed=seed)
+
+
+@pytest.mark.parametrize("digits", [7.5, 11, 11.5, 12.5])
+def test_one_number_that_cancels_is_never_a_wrong_gradient(digits):
+    for seed in range(150):
+        x = np.random.default_rng(seed).normal(size=1)
+        with contextlib.suppress(Unmeasurable):
+            gradcheck(lambda x: (x + 10.0**digits) - 10.0**digits, [x], seed=seed)
+
+
+class Sine(mg.Op):
+    factor = 1.0
+
+    def forward(self, x):
+        self.save(0)
+        return np.sin(x)
+
+    def backward(self, gy):
+        return gy * np.cos(self.saved()[0].data) * self.factor
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_fast_wave_is_no_noise(seed):
+    """At the usual step it looks like noise; at one that is short for it, it is judged."""
+    x = np.random.default_rng(seed).normal(size=(3, 4))
+    with pytest.raises(KinkError):
+        gradcheck(lambda x: Sine()(x * 1e8) / 1e8, [x], seed=seed)
+    assert gradcheck(lambda x: Sine()(x * 1e3) / 1e3, [x], seed=seed, step=1e-7) < 1
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda x: Sine(factor=1.001)(x * 1e3) / 1e3, [x], seed=seed, step=1e-7)
+
+
+# Histories that are cut, arguments of the wrong kind
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_check_within_no_grad_records_all_the_same(order):
+    with mg.no_grad():
+        assert gradcheck(F.tanh, [X], order=order) < 1
+        with pytest.raises(GradcheckError):
+            gradcheck(forgets, [X], order=order)
+        assert not mg.is_recording()
+
+
+def within_no_grad(x, w):
+    with mg.no_grad():
+        return x * w
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (within_no_grad, "input 0, input 1"),
+        (lambda x, w: x.detach() * w, "input 0"),
+        (lambda x, w: x * mg.tensor(np.tanh(w.numpy()), dtype=np.float64), "input 1"),
+    ],
+)
+def test_an_output_without_a_history_is_said_to_have_none(function, names):
+    words = f"the output is not connected to {names}: is there a no_grad, a detach or NumPy"
+    with pytest.raises(GradcheckError, match=words):
+        gradcheck(function, [X, W])
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(forgets, [X])
+    assert "connected" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["order", "seed"])
+@pytest.mark.parametrize("value", [1.5, "2", None])
+def test_an_order_or_seed_that_is_no_whole_number_is_refused(name, value):
+    with pytest.raises(TypeError, match=f"gradcheck: {name} must be a whole number, got {value!r}"):
+        gradcheck(F.exp, [X], **{name: value})
+    gradcheck(F.exp, [X], **{name: np.int64(1)})
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(ValueError, match="gradcheck: seed must be at least 0, got -1"):
+        gradcheck(F.exp, [X], seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "kind", "words"),
+    [
+        (3, [X], TypeError, "the function is a int, no function"),
+        (None, [X], TypeError, "the function is a NoneType, no function"),
+        (F.exp, None, TypeError, "the inputs are one NoneType; give a list"),
+        (F.exp, np.float64(1), TypeError, "the inputs are one float64; give a list"),
+        (F.exp, "12", TypeError, "the inputs are one str; give a list"),
+        (F.exp, [[[1.0, 2.0], [3.0]]], ValueError, "input 0 is no array: its rows have different"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(function, inputs, kind, words):
+    with pytest.raises(kind, match=f"gradcheck: {words}"):
+        gradcheck(function, inputs)
+
+
+def test_another_byte_order_is_no_other_type():
+    assert gradcheck(F.tanh, [X.astype(">f8")]) < 1
+    assert gradcheck(lambda x: F.tanh(x), [np.float64(0.5)]) < 1
+    with pytest.raises(TypeError, match="input 0 is float32"):
+        gradcheck(F.tanh, [X.astype(">f4")])

@@ -13,6 +13,7 @@ import pytest
 import minigan as mg
 from minigan import functional as F
 from minigan.ops.activation import Erf, Tanh
+from minigan.ops.reduction import Max
 from minigan.specs import REGISTRY, Case, Spec, check, mutants
 from minigan.specs.cli import main
 from minigan.tensor import is_recording
@@ -142,6 +143,16 @@ def noisy(x):
 def returns_an_array(x):
     return x.numpy()
 
+
+def leaves(x):
+    sys.exit(0)
+
+
+def leaves_early(x):
+    return x
+
+
+leaves_early.inputs = lambda: sys.exit(0)
 
 HERE = __name__
 
@@ -290,6 +301,20 @@ def test_options_that_make_no_sense(capsys, arguments, words):
         ([f"{HERE}:noisy", "--shape", "9"], "different values for the same inputs"),
         ([f"{HERE}:returns_an_array", "--shape", "3"], "the function returned ndarray, no Tensor"),
         (["--device", "tpu"], "device 'tpu' is unknown"),
+        ([f"{HERE}:kinked", "--shape", "²"], "--shape ²: write sizes with an x between"),
+        ([f"{HERE}:kinked", "--shape", "9" * 5000], "write sizes with an x between"),
+        (
+            [f"{HERE}:kinked", "--shape", "100000000x100000000"],
+            "--shape 1.*: no such array can be made: ",
+        ),
+        (
+            [f"{HERE}:kinked", "--shape", "10000000x10000000"],
+            "--shape 1.*: no such array can be made: Unable to allocate",
+        ),
+        ([f"{HERE}:kinked", "--shape", "x".join("1" * 70)], "no such array can be made: .*dim"),
+        ([f"{HERE}:kinked", "--shape", "0x3"], "have no elements, so nothing was compared"),
+        ([f"{HERE}:leaves", "--shape", "3"], "leaves cannot be checked: it raised SystemExit: 0"),
+        ([f"{HERE}:leaves_early"], "leaves_early.inputs cannot be had: it raised SystemExit: 0"),
     ],
 )
 def test_questions_that_make_no_sense(capsys, arguments, words):
@@ -481,3 +506,46 @@ def test_a_third_order_failure_can_be_run_again(capsys, monkeypatch):
     again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
     assert again.endswith("--order 3")
     assert code == run(capsys, *again.split())[0] == 1
+
+
+def test_a_module_that_leaves_is_no_success(capsys, monkeypatch, tmp_path):
+    (tmp_path / "module_that_leaves.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = run(capsys, "module_that_leaves:f")
+    assert (code, out) == (2, "")
+    assert err == "gradcheck: module_that_leaves cannot be imported: SystemExit: 0\n"
+
+
+@pytest.mark.parametrize("json", ["", " --json"])
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("/dev/full", "the output cannot be written: No space left on device\n"),
+        ("&-", "gradcheck: the output is closed, so nobody would see the answer\n"),
+    ],
+)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_an_output_that_takes_nothing(output, words, json):
+    command = f"{shlex.quote(sys.executable)} -m minigan.gradcheck --op mul --examples 1{json}"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} >{output}"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, words)
+
+
+def test_the_slope_chosen_at_a_kink_is_checked_too(capsys, monkeypatch):
+    pick = Max.pick
+
+    def unshared(self, x, best):
+        result = pick(self, x, best)
+        self.share = np.ceil(self.share)
+        return result
+
+    arguments = ["--op", "max", "--examples", "2", "--seed", "3"]
+    assert run(capsys, *arguments)[0] == 0
+    monkeypatch.setattr(Max, "pick", unshared)
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (1, "")
+    assert "max, at a kink: Max, input 0: [1. 0. 1.], not [0.5, 0, 0.5]" in out
+    again = out.split("to run it again: python -m minigan.gradcheck ")[1].splitlines()[0]
+    assert "max, at a kink" in run(capsys, *again.split())[1]

@@ -29,7 +29,7 @@ from minigan.gradcheck.differences import (
     derivative,
     leaf,
 )
-from minigan.tensor import Tensor
+from minigan.tensor import Tensor, switched
 
 __all__ = ["STEP", "TOLERANCE", "GradcheckError", "KinkError", "Unmeasurable", "gradcheck"]
 
@@ -63,16 +63,34 @@ def gradcheck(
             right: there is a kink, or noise, at this point.
         Unmeasurable: a ValueError; the function is not finite beside the point, or rounding hides
             its slope, because it is too flat or the numbers are too large.
-        TypeError: inputs that are not float64, or a function that does not return a Tensor.
-        ValueError: non-finite values, a function that is not deterministic, order < 1, a step or a
-            tolerance that is not a positive number.
+        TypeError: inputs that are not float64, something that is no function or does not return a
+            Tensor, an order or a seed that is no whole number.
+        ValueError: non-finite values, a function that is not deterministic, order < 1, seed < 0, a
+            step or a tolerance that is not a positive number.
     """
-    if order < 1:
-        raise ValueError(f"gradcheck: order must be at least 1, got {order}")
+    if not callable(function):
+        raise TypeError(f"gradcheck: the function is a {type(function).__name__}, no function")
+    for what, value, least in (("order", order, 1), ("seed", seed, 0)):
+        if not isinstance(value, numbers.Integral):
+            raise TypeError(f"gradcheck: {what} must be a whole number, got {value!r}")
+        if value < least:
+            raise ValueError(f"gradcheck: {what} must be at least {least}, got {value}")
     for what, value in (("step", step), ("tolerance", tolerance)):
         if not (isinstance(value, numbers.Real) and math.isfinite(value) and value > 0):
             raise ValueError(f"gradcheck: {what} must be a positive number, got {value!r}")
     arrays = _point(inputs)
+    with switched("recording", True):  # in a no_grad() too
+        return _check_orders(function, arrays, order, seed, tolerance, step)
+
+
+def _check_orders(
+    function: Callable[..., Tensor],
+    arrays: list[np.ndarray],
+    order: int,
+    seed: int,
+    tolerance: float,
+    step: float,
+) -> float:
     random = np.random.default_rng(seed)
     name = getattr(function, "__name__", type(function).__name__)
     worst = 0.0
@@ -92,25 +110,21 @@ def gradcheck(
     return worst
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Number) and not isinstance(value, np.generic)
-
-
 def _point(inputs: Sequence[Any] | Tensor) -> list[np.ndarray]:
-    if _is_number(inputs):
+    if isinstance(inputs, (numbers.Number, str)) or not hasattr(inputs, "__iter__"):
         raise TypeError(
             f"gradcheck: the inputs are one {type(inputs).__name__}; give a list with an array or "
             f"tensor for each argument of the function: [np.array({inputs!s})]"
         )
     inputs = [inputs] if isinstance(inputs, (Tensor, np.ndarray)) else list(inputs)
     for i, x in enumerate(inputs):
-        if _is_number(x):
+        if isinstance(x, numbers.Number) and not isinstance(x, np.generic):
             raise TypeError(
                 f"gradcheck: input {i} is the number {x!s}, and each input must be an array or a "
                 "tensor; is the list one input? Then write [np.array([...])]; if not, "
                 f"np.array({x!s})"
             )
-    arrays = [t.numpy() if isinstance(t, Tensor) else np.array(t) for t in inputs]
+    arrays = [_array(i, x) for i, x in enumerate(inputs)]
     if not arrays:
         raise ValueError("gradcheck: no inputs given")
     for i, a in enumerate(arrays):
@@ -122,6 +136,19 @@ def _point(inputs: Sequence[Any] | Tensor) -> list[np.ndarray]:
         if not np.isfinite(a).all():
             raise ValueError(f"gradcheck: input {i} holds NaN or Inf")
     return arrays
+
+
+def _array(i: int, x: Any) -> np.ndarray:
+    """Return an input as an array of its own, in the byte order of the machine."""
+    if isinstance(x, Tensor):
+        return x.numpy()
+    try:
+        array = np.array(x)
+    except ValueError as error:
+        raise ValueError(
+            f"gradcheck: input {i} is no array: its rows have different lengths ({error})"
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def _evaluate(function: Callable[..., Tensor], arrays: list[np.ndarray], level: int) -> Tensor:

@@ -24,6 +24,7 @@ import numpy as np
 
 from minigan.autograd import grad
 from minigan.functional import concatenate
+from minigan.gradcheck.noise import WIDE, Terms, is_constant, jitter, noise
 from minigan.tensor import Tensor
 
 STEP = 1e-4
@@ -31,12 +32,8 @@ TOLERANCE = 1e-8
 LOOKED_AT = 2000  # elements of an input, to say where a gradient is wrong
 ROUNDING = 64 * 2.0**-52  # how far f may be off, relative to its size: 64 units in the last place
 SWAMPED = 1e-3  # the share of what moved that rounding may take
-NUDGE = 2.0**-48  # 16 units in the last place of an input: as good as no move at all
-JITTERS = 8  # how many times that what such nudges change may be off
-JUMP = 1e6  # times rounding: what moves so far at once, after nothing, was constant until then
+NOISES = 20  # how many times the standard deviation of noise a value may be off
 DIRECTIONS = 3
-
-Terms = Callable[[float], np.ndarray]
 
 
 class GradcheckError(AssertionError):
@@ -126,6 +123,21 @@ class Problem:
             for a, g in zip(self.point, found, strict=True)
         ]
 
+    def unconnected(self) -> str:
+        """Return words about the inputs to which no history leads back, if there are any."""
+        leaves = [leaf(a, True) for a in self.point]
+        output = self.function(*leaves)
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if output.requires_grad:
+            found = grad(output, leaves, leaf(self.cotangent), allow_unused=True)
+        names = [self.name(i) for i, g in enumerate(found) if g is None]
+        if not names:
+            return ""
+        return (
+            f"  the output is not connected to {', '.join(names)}: is there a no_grad, a detach or "
+            "NumPy on the way?\n"
+        )
+
     def elements(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yield (i, index) for the elements of all arrays: of large ones LOOKED_AT, spread out."""
         for i, x in enumerate(self.point):
@@ -155,22 +167,16 @@ def pace(terms: Terms, h: float) -> float:
     return float(max(np.abs(terms(t) - terms(0.0)).sum() for t in (h, -h)) / h)
 
 
-def jitter(terms: Terms, h: float, nudge: float) -> float:
-    """Return how far terms at h are apart that should be equal but for rounding on the way."""
-    values = [terms(h + k * nudge) for k in (-2, -1, 0, 1, 2)]
-    return float(np.ptp(values, axis=0).sum())
-
-
-def allowance(terms: Terms, problem: Problem, tol: float, h: float, within: float) -> float:
+def allowance(terms: Terms, tol: float, h: float, within: float) -> float:
     """Return how far backward may be from D(h): a share of the slope's size, and rounding.
 
     The sum of the terms' sizes and not the size of their sum, since they may cancel.
 
     Args:
-        within: the size of what is rounded on the way; counted up to that of values of size 1.
+        within: the size of what is rounded on the way.
     """
     moved = np.abs(terms(h) - terms(-h)).sum() / (2 * h)
-    size = np.abs(terms(h)).sum() + min(np.abs(problem.cotangent).sum(), within)
+    size = np.abs(terms(h)).sum() + within
     return float(tol * moved + ROUNDING * size / h)
 
 
@@ -183,7 +189,8 @@ def allowance_of_bends(
     their own size.
     """
     curved = np.abs(terms(h) - 2 * terms(0.0) + terms(-h)).sum() / h
-    allowed, most = (allowance(terms, problem, tol, h, size) for size in (within, np.inf))
+    most = max(within, float(np.abs(problem.cotangent).sum()))
+    allowed, most = (allowance(terms, tol, h, size) for size in (within, most))
     return min(1000 * allowed + 1e-3 * float(curved), 1000 * most)
 
 
@@ -237,24 +244,32 @@ def compare(
     lines = [draw() for _ in range(DIRECTIONS)]
     all_terms = [terms for _, terms in lines]
     fastest = max(pace(terms, step) for terms in all_terms)
-    _check_size(problem, all_terms, step, fastest)
+    if what := _too_large(problem, all_terms, step, fastest):
+        raise _no_verdict(problem, what)
+    # To begin with, the rounding of the inputs; counted up to that of values of size 1.
     largest = max(np.abs(x).max(initial=0.0) for x in problem.point)
-    within, measured = fastest * largest, False  # the rounding of the inputs, to begin with
-    worst, rejected = 0.0, 0
+    within = min(fastest * largest, float(np.abs(problem.cotangent).sum()))
+    worst, rejected, measured = 0.0, 0, False
     while lines:
         direction, terms = lines[0]
-        allowed = allowance(terms, problem, tolerance, step, within)
+        allowed = allowance(terms, tolerance, step, within)
         bent = allowance_of_bends(terms, problem, tolerance, step, within)
         kink = _kink(terms, step, allowed, bent)
         expected = slope(terms, step / 2)
         claimed = sum(float((g * u).sum()) for g, u in zip(gradients, direction, strict=True))
         error = abs(claimed - expected)
         if (kink or not error <= allowed) and not measured:
-            nudge = NUDGE * max(largest, step)
-            within += max(jitter(terms, step, nudge) for terms in all_terms) * JITTERS / ROUNDING
+            within += NOISES * max(jitter(terms, step) for terms in all_terms) / ROUNDING
             measured = True
-            _check_size(problem, all_terms, step, fastest, within)
+            if what := _too_large(problem, all_terms, step, fastest, within):
+                if kink:
+                    raise KinkError(f"gradcheck, order {problem.order}: {kink}")
+                raise _no_verdict(problem, what)
             continue
+        if not (kink or error <= allowed):
+            coarse = max(float(noise(t, 0.0, WIDE * step, order=6).sum()) for t in all_terms)
+            if error * step <= NOISES * coarse:
+                raise _no_verdict(problem, f"its values jump by {coarse:.3g} here and there")
         lines.pop(0)
         if kink:
             rejected += 1
@@ -263,7 +278,10 @@ def compare(
             lines.append(draw())
             continue
         if not error <= allowed:
-            where = _locate(problem, gradients, tolerance, step, within) if explain else ""
+            where = ""
+            if explain:
+                where = _locate(problem, gradients, tolerance, step, within)
+                where += problem.unconnected()
             raise GradcheckError(
                 f"gradcheck, order {problem.order}: backward disagrees with finite differences.\n"
                 f"{where}  along a random direction: {claimed:.12g} against {expected:.12g}, "
@@ -298,47 +316,33 @@ def _not_finite(problem: Problem, direction: list[np.ndarray], t: float) -> str:
     return f"not for one element alone, but with all inputs moved by up to {abs(1.5 * t):.3g}"
 
 
-def _check_size(
+def _no_verdict(problem: Problem, what: str) -> Unmeasurable:
+    return Unmeasurable(
+        f"gradcheck, order {problem.order}: {what}; too flat or too large to measure: rescale it, "
+        "or choose another step"
+    )
+
+
+def _too_large(
     problem: Problem, lines: list[Terms], step: float, fastest: float, within: float = 0.0
-) -> None:
-    """Raise where rounding, of the inputs, the values or on the way, is too much of what moves."""
-    what = ""
+) -> str:
+    """Return what rounding, of the inputs, the values or on the way, is too much of what moves."""
+    drowns = f"and a step of {step:g} drowns in rounding"
     for i, x in enumerate(problem.point):
         if x.size and ROUNDING * np.abs(x).max() > SWAMPED * step:
             index = tuple(map(int, np.unravel_index(np.abs(x).argmax(), x.shape)))
-            what = f"{problem.name(i)}, element {index}, is {x[index]:.3g}"
-    size = max(float(np.abs(terms(step)).sum()) for terms in lines)
-    size += min(float(np.abs(problem.cotangent).sum()), within)
-    if ROUNDING * size > SWAMPED * step * fastest and not _constant(lines, step, ROUNDING * size):
-        made_of = f"its values, or what they are made of, have size {size:.3g} and move by"
-        what = what or f"{made_of} {step * fastest:.3g}"
-    if what:
-        raise Unmeasurable(
-            f"gradcheck, order {problem.order}: {what}, and a step of {step:g} drowns in rounding; "
-            "too flat or too large to measure: rescale it, or choose another step"
+            return f"{problem.name(i)}, element {index}, is {x[index]:.3g}, {drowns}"
+    values = max(float(np.abs(terms(step)).sum()) for terms in lines)
+    size = values + within
+    usual = values + min(within, float(np.abs(problem.cotangent).sum()))
+    if ROUNDING * size >= SWAMPED * step * fastest and not is_constant(
+        lines, step, ROUNDING * usual
+    ):
+        return (
+            f"its values, or what they are made of, have size {size:.3g} and move by "
+            f"{step * fastest:.3g}, {drowns}"
         )
-
-
-def _constant(lines: list[Terms], step: float, noise: float) -> bool:
-    """Return whether terms that do not move are constant, and not too large to be seen moving.
-
-    Wider and wider steps tell. A slope that drowned at first shows a little at some width; a part
-    that is constant, such as a clipped one, is left with a jump.
-    """
-    for terms in lines:
-        before = np.abs(terms(step) - terms(-step)).sum()
-        for width in step * 8.0 ** np.arange(1, 15):
-            moved = np.abs([terms(t) - terms(0.0) for t in (width, -width)]).sum()
-            if not np.isfinite(moved):
-                if width < 1:
-                    return False
-                break
-            if moved > noise:
-                if before == 0 and moved > JUMP * noise:
-                    break
-                return False
-            before = moved
-    return True
+    return ""
 
 
 def _kink(terms: Terms, step: float, allowed: float, bent: float) -> str:
@@ -369,7 +373,7 @@ def _locate(
         got, expected = float(gradients[i][index]), slope(terms, step / 2)
         error = abs(got - expected)
         error = np.inf if np.isnan(error) else error  # nothing is further off than NaN
-        wrong += not error <= allowance(terms, problem, tolerance, step, within)
+        wrong += not error <= allowance(terms, tolerance, step, within)
         if error > worst[0]:
             worst = (error, i, index, got, expected)
     error, i, index, got, expected = worst

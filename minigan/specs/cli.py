@@ -18,8 +18,9 @@ import numpy as np
 from minigan import backend as backends
 from minigan.gradcheck import GradcheckError, gradcheck
 from minigan.specs.case import REGISTRY, Spec
-from minigan.specs.check import SPARE, Failed, check
+from minigan.specs.check import SPARE, Failed, check, ops_of
 from minigan.specs.console import close_to, until_nobody_reads
+from minigan.specs.kinks import check_kink, kinks_of
 from minigan.specs.values import spread
 
 PASSED, FAILED, MISUSED, STOPPED = 0, 1, 2, 130  # exit codes
@@ -122,6 +123,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parse(arguments)
+    if sys.stdout is None:
+        print("gradcheck: the output is closed, so nobody would see the answer", file=sys.stderr)
+        return MISUSED
     before = backends._settings.device
     try:
         backends.use(options.device)
@@ -195,8 +199,21 @@ def registry_row(spec: Spec, options: argparse.Namespace) -> Row:
             continue
         row.worst = max(row.worst, result.worst)
         row.rejected += result.rejected
+    row.failure = row.failure or failure_at_kinks(spec, options)
     row.seconds = time.perf_counter() - start
     return row
+
+
+def failure_at_kinks(spec: Spec, options: argparse.Namespace) -> str:
+    """Return what is wrong with the slopes that its ops choose at kinks, if anything."""
+    for op in sorted(ops.__name__ for ops in ops_of(spec.example(options.seed))):
+        for kink in kinks_of(op):
+            try:
+                check_kink(kink)
+            except AssertionError as error:
+                again = f"python -m minigan.gradcheck --op {spec.name} --seed {options.seed}"
+                return f"{spec.name}, at a kink: {error}\n  to run it again: {again} --examples 1"
+    return ""
 
 
 # A function of somebody's own
@@ -210,11 +227,13 @@ def function_rows(options: argparse.Namespace) -> Iterator[Row]:
         row.examples += 1
         inputs = inputs_of(function, options, seed)
         try:
+            if isinstance(inputs, list) and inputs and not any(map(np.size, inputs)):
+                raise ValueError("gradcheck: the inputs have no elements, so nothing was compared")
             row.worst = max(row.worst, gradcheck(function, inputs, options.order, seed))
         except GradcheckError as error:
             row.failure = f"{error}\n  to run it again: {command_for(options, seed)}"
             break
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Misuse(f"{options.function} cannot be checked: {in_words(error)}") from error
     row.seconds = time.perf_counter() - start
     yield row
@@ -229,7 +248,7 @@ def command_for(options: argparse.Namespace, seed: int) -> str:
     return shlex.join(words)
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """Return what is wrong with a question; of an error that is not ours, with its place."""
     text = str(error)
     if text.startswith("gradcheck") and "need float64" in text:
@@ -248,7 +267,7 @@ def find(path: str) -> Callable:
         raise Misuse(f"{path!r} is no function: write module:function")
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise Misuse(f"{module} cannot be imported: {kind}{error}") from error
     for part in name.split("."):
@@ -264,7 +283,7 @@ def inputs_of(function: Callable, options: argparse.Namespace, seed: int) -> Any
     """Return inputs of the given shapes, or those that the function brings, as it brings them."""
     if options.shape:
         rng = np.random.default_rng(seed)
-        return [np.asarray(spread(rng, shape_from(text))) for text in options.shape]
+        return [numbers_of_shape(rng, text) for text in options.shape]
     name = getattr(function, "__name__", options.function)
     given = getattr(function, "inputs", None)
     if given is None:
@@ -275,13 +294,22 @@ def inputs_of(function: Callable, options: argparse.Namespace, seed: int) -> Any
     try:
         given = given() if callable(given) else given
         return [np.asarray(a, dtype=np.float64) for a in given] if options.float64 else given
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Misuse(f"{name}.inputs cannot be had: {in_words(error)}") from error
+
+
+def numbers_of_shape(rng: np.random.Generator, text: str) -> np.ndarray:
+    """Return an input, if NumPy and the memory have room for it."""
+    shape = shape_from(text)
+    try:
+        return np.asarray(spread(rng, shape))
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise Misuse(f"--shape {text}: no such array can be made: {error}") from error
 
 
 def shape_from(text: str) -> tuple[int, ...]:
     """Return "3x4" as (3, 4), and "()" as ()."""
     words = [] if text == "()" else text.split("x")
-    if not all(word.isdigit() for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) < 20 for word in words):
         raise Misuse(f"--shape {text}: write sizes with an x between them: 3x4")
     return tuple(map(int, words))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 CLOSED = 141  # what a shell gives for a command whose reader went away
+UNWRITTEN = 2
 
 
 def close_to(name: str, names: Iterable[str]) -> str:
@@ -28,13 +29,19 @@ class Reading:
 
 @contextmanager
 def until_nobody_reads() -> Iterator[Reading]:
-    """Within the context a closed pipe, as after `| head`, is an end and no error."""
+    """Within the context a closed pipe, as after `| head`, is an end and no error.
+
+    Output that cannot be written, as to a full disk, is one, in words and with a code of 2.
+    """
     reading = Reading()
     try:
         yield reading
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         reading.code = CLOSED
+        if not isinstance(error, BrokenPipeError):
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)
+            reading.code = UNWRITTEN
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # Python writes out the rest when it exits
         os.close(nowhere)
