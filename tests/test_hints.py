@@ -13,7 +13,8 @@ MODULES = [
     *(f"ops.{name}" for name in ("pool", "reduction", "resample", "shape")),
     *("nn.init", "nn.layers", "nn.module", "models.article", "models.pix2pix"),
     *("data.batches", "data.emoji", "data.images", "data.reading"),
-    *("data.folder", "data.idx", "data.npz"),
+    *("data.folder", "data.idx", "data.npz", "data.places", "data.download", "data.mnist_sets"),
+    *("data.small_digits", "data.points", "data.sets", "data.augment"),
     *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run")),
     *("training.samples", "training.state"),
 ]
