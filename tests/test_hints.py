@@ -12,6 +12,7 @@ MODULES = [
     *(f"ops.{name}" for name in ("activation", "arithmetic", "conv", "linalg", "norm")),
     *(f"ops.{name}" for name in ("pool", "reduction", "resample", "shape")),
     *("nn.init", "nn.layers", "nn.module", "models.article", "models.pix2pix"),
+    "models.classifier",
     *("data.batches", "data.emoji", "data.images", "data.reading"),
     *("data.folder", "data.idx", "data.npz", "data.places", "data.download", "data.mnist_sets"),
     *("data.small_digits", "data.points", "data.sets", "data.augment"),
