@@ -85,7 +85,7 @@ def main() -> int:
         adam.step()
         decay.step()
         run.log(step, loss=loss.item())
-        if run.due(step, every=200):
+        if run.due(step, every=350):
             training.save(run, parts, step)
             show_mistakes(run, step, network, test.first(2000))
     if run.interrupted:

@@ -352,6 +352,20 @@ def test_extract_rounds_generated_images_to_bytes():
         assert np.array_equal(metrics.extract(Means(), mg.Tensor(near))["features"], exact)
 
 
+def test_extract_takes_the_range_it_is_told():
+    byte = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 2), dtype=np.uint8)
+    expected = metrics.extract(Means(), byte)["features"]
+    for black, white in ((-1, 1), (0, 1), (0, 255)):
+        floats = black + byte / 255 * (white - black)
+        got = metrics.extract(Means(), floats, value_range=(black, white))["features"]
+        assert np.array_equal(got, expected)
+    with pytest.raises(ValueError, match=r"from -0.1 to -0.1, but floats must be in \[0, 1\]"):
+        metrics.extract(Means(), np.full((1, 4, 4, 2), -0.1), value_range=(0, 1))
+    for wrong in ((1, 0), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(ValueError, match=r"value_range is .* in order"):
+            metrics.extract(Means(), np.zeros((1, 4, 4, 2)), value_range=wrong)
+
+
 @pytest.mark.parametrize(
     ("images", "words"),
     [

@@ -22,7 +22,12 @@ class Classifier(Protocol):
     def train(self, mode: bool = True) -> Any: ...
 
 
-def extract(network: Classifier, images: Any, batch: int = 250) -> dict[str, np.ndarray]:
+def extract(
+    network: Classifier,
+    images: Any,
+    batch: int = 250,
+    value_range: tuple[float, float] = (-1.0, 1.0),
+) -> dict[str, np.ndarray]:
     """{"features": (N, d), "probabilities": (N, classes)}, both float64, of images.
 
     The network runs as it is used, not as it is trained. Floats are first rounded to bytes, as the
@@ -30,14 +35,15 @@ def extract(network: Classifier, images: Any, batch: int = 250) -> dict[str, np.
 
     Args:
         network: a classifier of images `(H, W, C)` in [-1, 1]; afterwards in the mode it was in.
-        images: `(N, H, W, C)`, uint8, or floats in [-1, 1].
+        images: `(N, H, W, C)`, uint8, or floats in `value_range`.
         batch: images at a time.
+        value_range: what stands for black and for white in floats.
 
     Raises:
-        ValueError: another dtype, values outside [-1, 1] or not finite, no images, or images that
-            are not of the network's shape.
+        ValueError: another dtype, values out of range or not finite, no images, images that are
+            not of the network's shape, or a range that is none.
     """
-    pixels = _as_bytes(images)
+    pixels = _as_bytes(images, *value_range)
     if pixels.ndim != 4 or pixels.shape[1:] != tuple(network.image_shape) or not len(pixels):
         raise ValueError(
             f"extract: images are {pixels.shape}, but this network takes (N, "
@@ -76,23 +82,26 @@ def fingerprint(network: Any) -> str:
     return total.hexdigest()
 
 
-def _as_bytes(images: Any) -> np.ndarray:
+def _as_bytes(images: Any, black: float, white: float) -> np.ndarray:
     images = np.asarray(images.numpy() if hasattr(images, "numpy") else images)
     if images.dtype == np.uint8:
         return images
+    said = f"[{black:g}, {white:g}]"
+    if not -np.inf < black < white < np.inf:
+        raise ValueError(f"extract: value_range is {said}, but must be (black, white), in order")
     if images.dtype.kind != "f":
         raise ValueError(
-            f"extract: images have dtype {images.dtype}, but must be uint8, or floats in [-1, 1]"
+            f"extract: images have dtype {images.dtype}, but must be uint8, or floats in {said}"
         )
     if not images.size:
         return images.astype(np.uint8)
     low, high = images.min(), images.max()
-    if not (low >= -1 and high <= 1):  # NaN too
+    if not (low >= black and high <= white):  # NaN too
         raise ValueError(
-            f"extract: images are from {low:.4g} to {high:.4g}, but floats must be in [-1, 1]; "
+            f"extract: images are from {low:.4g} to {high:.4g}, but floats must be in {said}; "
             f"another range looks like a bad generator and is not one"
         )
-    return np.rint((images.astype(np.float64) + 1) * 127.5).astype(np.uint8)
+    return np.rint((images.astype(np.float64) - black) * (255 / (white - black))).astype(np.uint8)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
