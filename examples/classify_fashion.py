@@ -2,9 +2,11 @@
 
     python examples/classify_fashion.py
 
-Data, model, loss, optimiser, evaluation: each is one block of `main` below. Look at samples.png
-while it runs (what the network takes for something else), and at confusion.png after it: a shirt
-looks like a T-shirt, a pullover or a coat at this size, and hardly anything else is mistaken.
+Data, model, loss, optimiser, evaluation: each is one block of `main` below. It takes at most five
+minutes and half a GB of memory on two cores, and gets 91 % of the test images right.
+
+Look at samples.png while it runs: of each class the image that the network finds least likely. And
+at confusion.png after it: shirts, T-shirts, pullovers and coats are mistaken for one another.
 
 The trained network has a second use: GANs on the same data are judged by the 128 numbers of its
 last but one layer (`minigan.metrics`). It is in classifier.npz, and metrics.json has its SHA-256.
