@@ -105,7 +105,13 @@ def imports(name):
 def same_package(a, b):
     """Files of a package without floors inside (data, training, ...) see one another."""
     package = a.split(".")[0]
-    return package == b.split(".")[0] and package in ("data", "training", "models", "specs")
+    return package == b.split(".")[0] and package in (
+        "data",
+        "metrics",
+        "training",
+        "models",
+        "specs",
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import minigan.data.emoji as emoji
 from minigan.data import Batches, EmojiPairs, load_emoji, to_bytes, to_unit
+from minigan.data.places import cache_folder
 
 FEW = [0x2602, 0x2764, 0x1F34C, 0x1F355, 0x1F419, 0x1F600]  # umbrella, heart, food, octopus, face
 COLORLESS = [0x1F3C1, 0x1F5A4]  # chequered flag, black heart
@@ -366,14 +367,14 @@ def test_cache_folder_is_the_argument_then_the_environment(monkeypatch, tmp_path
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("MINIGAN_CACHE", raising=False)
-    assert emoji._cache_folder(None) == tmp_path / "home" / ".cache" / "minigan"
+    assert cache_folder(None) == tmp_path / "home" / ".cache" / "minigan"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert emoji._cache_folder(None) == tmp_path / "xdg" / "minigan"
+    assert cache_folder(None) == tmp_path / "xdg" / "minigan"
     monkeypatch.setenv("MINIGAN_CACHE", str(tmp_path / "ours"))
-    assert emoji._cache_folder(None) == tmp_path / "ours"
-    assert emoji._cache_folder("here") == Path("here")
+    assert cache_folder(None) == tmp_path / "ours"
+    assert cache_folder("here") == Path("here")
     monkeypatch.setenv("MINIGAN_CACHE", "")
-    assert emoji._cache_folder(None) == tmp_path / "xdg" / "minigan"
+    assert cache_folder(None) == tmp_path / "xdg" / "minigan"
 
 
 def truncate(path):

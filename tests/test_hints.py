@@ -8,12 +8,16 @@ import pytest
 from minigan.autograd import Op
 
 MODULES = [
-    *("backend", "cuda", "tensor", "autograd", "functional", "losses", "metrics", "optim", "ema"),
+    *("backend", "cuda", "tensor", "autograd", "functional", "losses", "optim", "ema"),
     *(f"ops.{name}" for name in ("activation", "arithmetic", "conv", "linalg", "norm")),
     *(f"ops.{name}" for name in ("pool", "reduction", "resample", "shape")),
     *("nn.init", "nn.layers", "nn.module", "models.article", "models.pix2pix"),
+    "models.classifier",
     *("data.batches", "data.emoji", "data.images", "data.reading"),
-    *("data.folder", "data.idx", "data.npz"),
+    *("data.folder", "data.idx", "data.npz", "data.places", "data.download", "data.mnist_sets"),
+    *("data.small_digits", "data.points", "data.sets", "data.augment"),
+    *(f"metrics.{name}" for name in ("classes", "distances", "extract", "features", "images")),
+    "metrics.neighbours",
     *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run")),
     *("training.samples", "training.state"),
 ]

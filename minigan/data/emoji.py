@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from minigan.data.npz import read_npz
+from minigan.data.places import cache_folder
 
 ATTRIBUTION = (
     "Emoji designed by OpenMoji – the open-source emoji and icon project (https://openmoji.org). "
@@ -111,7 +112,7 @@ def load_emoji(
     size = _checked_size(size)
     font = _font_bytes()
     font_sha256 = hashlib.sha256(font).hexdigest()
-    folder = _cache_folder(cache_dir)
+    folder = cache_folder(cache_dir)
     path = folder / f"emoji-v{CACHE_FORMAT}-{size}px-{font_sha256[:12]}.npz"
 
     try:
@@ -225,17 +226,6 @@ def _scale_down(image: np.ndarray, size: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------ cache
-
-
-def _cache_folder(cache_dir: str | os.PathLike | None) -> Path:
-    """The folder asked for, else the environment's, else the user's cache folder."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if folder := os.environ.get("MINIGAN_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "minigan"
-    return Path.home() / ".cache" / "minigan"
 
 
 def _contents_sha256(pairs: EmojiPairs) -> str:

@@ -4,6 +4,7 @@ Both directions refuse the other's input: images in one range and a network's ou
 looks like a training failure and is not one.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,3 +57,42 @@ def to_bytes(images: Any) -> np.ndarray:
         )
     clipped = np.clip(images, -1, 1)  # first, so that no large value overflows below
     return np.rint((clipped + 1) * 127.5).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and the class of each.
+
+    Attributes:
+        images: uint8 `(N, H, W, C)`.
+        labels: int64 `(N,)`, indices into `classes`; all 0 where there is one class only.
+        classes: the name of each class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> "LabelledImages":
+        """The first `count` of them, or all if there are fewer."""
+        return LabelledImages(self.images[:count], self.labels[:count], self.classes)
+
+
+def padded(images: np.ndarray, size: int, who: str = "padded") -> np.ndarray:
+    """Square images `(N, S, S, C)` with black (0) around them, `(N, size, size, C)`.
+
+    An odd pixel goes below and to the right.
+
+    Raises:
+        ValueError: if `size` is less than S, as nothing is ever cut off.
+    """
+    have = max(images.shape[1:3])
+    if size < have:
+        raise ValueError(f"{who}: size is {size} but the images have {have} pixels a side")
+    if images.shape[1:3] == (size, size):
+        return images
+    around = [((size - side) // 2, (size - side + 1) // 2) for side in images.shape[1:3]]
+    return np.pad(images, [(0, 0), *around, (0, 0)])

@@ -3,7 +3,7 @@
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .cli import natural_int, plain_errors, positive_int, require_extras, standard_flags
 from .extras import MissingExtraError
-from .pictures import save_curves, save_grid
+from .pictures import save_confusion, save_curves, save_grid
 from .run import DivergenceError, Run, RunError
 from .samples import save_film, save_samples
 from .state import resume, save
@@ -22,6 +22,7 @@ __all__ = [
     "resume",
     "save",
     "save_checkpoint",
+    "save_confusion",
     "save_curves",
     "save_film",
     "save_grid",

@@ -122,3 +122,33 @@ def _limits(values: Sequence[float], smooth: np.ndarray) -> tuple[float, float]:
     low, high = min(low, smooth.min()), max(high, smooth.max())
     margin = 0.08 * (high - low) or 0.1
     return low - margin, high + margin
+
+
+def save_confusion(path: str | os.PathLike, counts: np.ndarray, classes: Sequence[str]) -> None:
+    """Write a PNG of a confusion matrix: a row for each true class, a column for each guess.
+
+    `counts` is (C, C), integers; the colour is the share of the row. Raises ValueError for counts
+    of another shape than `classes` asks for, or below 0.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(classes),) * 2 or counts.dtype.kind not in "iu" or counts.min() < 0:
+        raise ValueError(
+            f"save_confusion: counts must be {(len(classes),) * 2}, integers from 0, one row and "
+            f"column a class; these are {counts.dtype} {counts.shape}"
+        )
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    Figure = import_extra("matplotlib.figure").Figure
+    side = 2.2 + 0.55 * len(classes)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    panel = figure.subplots()
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            panel.text(column, row, str(count), ha="center", va="center", color=ink, fontsize=8)
+    places = range(len(classes))
+    panel.set_xticks(places, classes, rotation=45, ha="right")
+    panel.set_yticks(places, classes)
+    panel.set_xlabel("what the network says")
+    panel.set_ylabel("what it is")
+    replace_file(path, lambda file: figure.savefig(file, format="png"))
