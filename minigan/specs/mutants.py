@@ -214,6 +214,9 @@ def try_mutant(mutant: Mutant, cases: Iterable[Case]) -> Outcome:
         if by:
             return Outcome(mutant.target, mutant.name, "caught", by, repr(case))
         if not shows(mutant, case):
+            by = caught_by(mutant, case, "pieces")  # where a sum over pieces has more than one
+            if by:
+                return Outcome(mutant.target, mutant.name, "caught", by, repr(case))
             continue
         shown.append(case)
         for part in ORDER[1:]:
