@@ -80,7 +80,6 @@ def main(argv=None):
     mg.use(args.device)
     mg.manual_seed(args.seed)
     config = {name: value for name, value in vars(args).items() if name not in BREAKERS}
-    run = training.Run(args.out, config, args.steps, args.batch, args.resume)
     images = np.random.default_rng(1).uniform(-1, 1, (args.count, 6, 6, 1)).astype(np.float32)
     if args.nan_image is not None:
         images[args.nan_image, 0, 0] = np.nan
@@ -93,6 +92,7 @@ def main(argv=None):
     batches = data.Batches(args.count, args.batch, args.seed)
     parts = {"g": generator, "d": discriminator, "average": average, "batches": batches}
     parts |= {"adam_g": adam_g, "adam_d": adam_d, "decay_g": decay_g, "decay_d": decay_d}
+    run = training.Run(args.out, config, args.steps, args.batch, args.resume)
     first = training.resume(run, parts) if args.resume else 0
 
     for step in run.steps(first):
