@@ -43,7 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # where there is a proxy, not through it
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.content, server.status, server.asked = CONTENT, 200, []
         server.breaks_after, server.resumes, server.says_length = None, True, True
