@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +16,9 @@ from minigan.data import DataError
 from .checkpoint import CheckpointError
 from .extras import MissingExtraError, import_extra
 from .run import DivergenceError, RunError
+from .words import let_go_of_stderr, say
+
+MADE_OF_SETTINGS = ("minigan.optim", "minigan.data", "minigan.ema", "minigan.nn")
 
 
 def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> None:
@@ -56,7 +60,8 @@ def require_extras(*modules: str) -> None:
 def plain_errors() -> Iterator[None]:
     """Turn the errors a user can cause into one line and an exit code.
 
-    3 for divergence, 130 for a Ctrl-C outside of the loop, else 2, a full disk included.
+    3 for divergence, 130 for a Ctrl-C outside of the loop, else 2, a full disk included. What could
+    be a mistake in a program keeps its traceback.
     """
     kept = "the last checkpoint, if there was one, is kept"
     _open_outputs()
@@ -69,9 +74,22 @@ def plain_errors() -> Iterator[None]:
         _leave(2, error)
     except (OSError, MemoryError) as error:
         _leave(2, f"{error or 'out of memory'}; {kept}")
+    except ValueError as error:
+        if not _is_of_settings(error):
+            raise
+        _leave(2, error)
     except KeyboardInterrupt:
-        print("interrupted outside of training: nothing was saved", file=sys.stderr)
+        say("interrupted outside of training: nothing was saved")
         sys.exit(130)
+    finally:
+        let_go_of_stderr()
+
+
+def _is_of_settings(error: ValueError) -> bool:
+    """Whether an optimiser, a schedule, a layer, ... refused what it was to be made with."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    return frame.f_code.co_name == "__init__" and module.startswith(MADE_OF_SETTINGS)
 
 
 def _open_outputs() -> None:
@@ -88,5 +106,5 @@ def _open_outputs() -> None:
 
 
 def _leave(code: int, words: object) -> NoReturn:
-    print(f"error: {words}", file=sys.stderr)
+    say(f"error: {words}")
     sys.exit(code)

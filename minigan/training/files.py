@@ -82,18 +82,30 @@ def set_aside(path: Path, stem: str) -> Path:
 
 def append_line(path: Path, text: str) -> None:
     """Add a line to a file; a crash can cut it short but does nothing to those before."""
+    _refuse_pipe(path)
     with open(path, "ab") as file:
         file.write(text.encode() + b"\n")
 
 
 def sync_file(path: Path) -> int:
     """See a file's bytes safely to the disk, and return how many there are; 0 for no file."""
+    _refuse_pipe(path)
     try:
         with open(path, "r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
     except FileNotFoundError:
         return 0
+
+
+def is_other_than_a_file(path: Path) -> bool:
+    """Whether something has the name `path` that is no regular file: a folder, a pipe, ..."""
+    return os.path.lexists(path) and not path.is_file()
+
+
+def _refuse_pipe(path: Path) -> None:
+    if path.is_fifo():  # opening it would wait for ever for somebody at its other end
+        raise OSError(f"{path} is a pipe and no regular file")
 
 
 class DirectoryLock:

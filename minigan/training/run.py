@@ -28,10 +28,11 @@ import numpy as np
 from minigan import backend
 from minigan.tensor import detect_anomaly
 
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, load_checkpoint
 from .extras import import_extra
-from .files import DirectoryLock, append_line, replace_file, sync_file
+from .files import DirectoryLock, append_line, is_other_than_a_file, replace_file, sync_file
 from .signals import StopSignals
+from .words import Forgiving, warn
 
 MAY_CHANGE = {"steps", "out", "resume", "device", "gif"}  # from one part of a run to the next
 STATE = {"step": int, "seconds": float, "log_bytes": int, "best": dict, "config": dict}
@@ -48,15 +49,16 @@ class DivergenceError(Exception):
 class Run:
     """The directory `out` of one training run of `total_steps` steps.
 
-    A new run moves the files of an earlier one into `out/previous-N`; with `resume` they stay, and
-    there must be a checkpoint. `images_per_step` is for the rate on the progress bar. `config` is
-    the settings as resolved, the seed among them; `given` is what the user typed (default: the
-    command line). With `anomaly` the first op that makes a NaN or an Inf stops the run and is named
-    (on the CPU only: it costs about 2 % of a step there; a GPU would have to be waited for).
+    A new run moves the files of an earlier one into `out/previous-N`, so make it when the settings
+    are known to be good; with `resume` they stay, and there must be a checkpoint. `images_per_step`
+    is for the rate on the progress bar. `config` is the settings as resolved, the seed among them;
+    `given` is what the user typed (default: the command line). With `anomaly` the first op that
+    makes a NaN or an Inf stops the run and is named (on the CPU only: it costs about 2 % of a step
+    there; a GPU would have to be waited for).
 
     Raises:
         RunError: `out` cannot be written, another run is writing there, or it holds files that are
-            not a run's.
+            not a run's, or something in a file's place that is none.
     """
 
     def __init__(
@@ -121,6 +123,8 @@ class Run:
             initial=first,
             unit="step",
             mininterval=10 if quiet else 0.1,
+            dynamic_ncols=True,
+            file=Forgiving(sys.stderr),
             disable=sys.stderr is None,  # closed
         )
         self._first = first
@@ -198,6 +202,7 @@ class Run:
         kept = {name: value for name, value in self.config.items() if name not in MAY_CHANGE}
         return {
             "step": step,
+            "total_steps": self.total_steps,
             "seconds": self.seconds,
             "log_bytes": sync_file(self.path("log.jsonl")),  # on disk before what counts it
             "best": dict(self.best),
@@ -241,6 +246,13 @@ class Run:
                 f"{log} has {len(text)} bytes of the steps up to {step}, the checkpoint counted "
                 f"{state['log_bytes']}: the curves will have a gap, the training has none"
             )
+        before = state.get("total_steps", self.total_steps)  # older checkpoints do not say
+        if before != self.total_steps:
+            warn(
+                f"until now this was a run of {before} steps, and is now one of "
+                f"{self.total_steps}: what follows their number, as a decay of the learning rate "
+                "does, goes on otherwise than in a run that was as long from its start"
+            )
         self._write_config()
         replace_file(log, lambda file: file.write(text))
         self._lines = [line for _, line in lines]
@@ -249,17 +261,36 @@ class Run:
         return step
 
     def _claim_directory(self, resume: bool) -> None:
-        if resume and not any(path.is_file() for path in self.checkpoints()):
+        if resume and not any(os.path.lexists(path) for path in self.checkpoints()):
             raise RunError(f"there is no {self.checkpoint} to go on from; leave out --resume")
         self.out.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self._refuse_others()
         files = [f for f in self.out.iterdir() if f.is_file() and not f.name.startswith(".")]
-        if files and not self._holds_a_run():
-            raise RunError(f"{self.out} holds files that are not a run's; choose another --out")
+        # A checkpoint is proof of a run too, and going on writes config.json anew.
+        if files and not self._holds_a_run() and not (resume and self._has_a_checkpoint()):
+            raise RunError(
+                f"{self.out} holds files that are not a run's: no config.json of one"
+                f"{', no checkpoint that loads' * resume}; choose another --out"
+            )
         for stray in self.out.glob(".*.tmp"):  # of a save that was killed
             stray.unlink()
         if files and not resume:
             self._move_aside([*files, *(d for d in [self.path("frames")] if d.is_dir())])
+
+    def _refuse_others(self) -> None:
+        """A folder would fail the first save, and a pipe be waited for for ever."""
+        names = ("config.json", "log.jsonl", "metrics.json", "best.npz")
+        for path in [*self.checkpoints(), *map(self.path, names)]:
+            if is_other_than_a_file(path):
+                raise RunError(f"{path} is no regular file; move it away or choose another --out")
+
+    def _has_a_checkpoint(self) -> bool:
+        for path in self.checkpoints():
+            with contextlib.suppress(CheckpointError):
+                load_checkpoint(path)
+                return True
+        return False
 
     def _take_lock(self) -> None:
         try:
@@ -296,11 +327,6 @@ class Run:
         replace_file(self.path(name), lambda file: file.write(text.encode()))
 
 
-def warn(words: str) -> None:
-    """Say on stderr what went wrong and did not stop the run."""
-    print(f"warning: {words}", file=sys.stderr, flush=True)
-
-
 def _to_json(thing: object) -> object:
     return thing.item() if isinstance(thing, np.generic) else str(thing)  # a Path, say
 
@@ -317,6 +343,8 @@ def _versions() -> dict[str, str]:
 
 def _read_log(path: Path) -> list[tuple[bytes, dict[str, float]]]:
     """The log's lines, raw and read; one without its end, cut off by a crash, does not count."""
+    if is_other_than_a_file(path):
+        raise RunError(f"{path} is no regular file")
     if not path.exists():
         return []
     raw_lines = path.read_bytes().split(b"\n")[:-1]

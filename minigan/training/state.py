@@ -11,7 +11,8 @@ from minigan import backend
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .files import copy_file, set_aside
-from .run import DivergenceError, Run, warn
+from .run import DivergenceError, Run
+from .words import warn
 
 
 class Part(Protocol):

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from harness import log_steps, nursery, start, strays, train
+from harness import log_steps, nursery, python, start, strays, train
 
 from minigan.training import load_checkpoint
 
@@ -88,11 +88,55 @@ def test_stale_files(tmp_path):
     assert strays(tmp_path) == [".notes"]
 
 
-def test_a_folder_in_the_checkpoints_place(tmp_path):
-    """A folder in the place of the checkpoint: exit 2, nothing is lost"""
+@pytest.mark.parametrize("older", [False, True], ids=["alone", "older"])
+def test_a_folder_in_the_checkpoints_place(tmp_path, older):
+    """A folder in the checkpoint's place, with an older one and without: exit 2, nothing lost"""
     train(tmp_path, "--steps", 2)
     shutil.move(tmp_path / "checkpoint.npz", tmp_path / "kept.npz")
-    (tmp_path / "checkpoint-1.npz").unlink()
+    if not older:
+        (tmp_path / "checkpoint-1.npz").unlink()
     (tmp_path / "checkpoint.npz").mkdir()
-    assert "there is no" in train(tmp_path, "--steps", 4, "--resume", code=2).stderr
+    for flags in (["--resume"], []):
+        said = train(tmp_path, "--steps", 4, *flags, code=2).stderr
+        assert f"{tmp_path / 'checkpoint.npz'} is no regular file" in said
     assert load_checkpoint(tmp_path / "kept.npz")["run"]["step"] == 2
+    assert log_steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", ["checkpoint-1.npz", "best.npz", "log.jsonl", "config.json"])
+def test_no_file_in_a_files_place(tmp_path, name, kind):
+    """A folder or a FIFO in the place of another file: exit 2 at the start, nobody waits"""
+    train(tmp_path, "--steps", 2)
+    (tmp_path / name).unlink()
+    kind(tmp_path / name)
+    for flags in (["--resume"], []):
+        said = train(tmp_path, "--steps", 4, *flags, code=2, seconds=20).stderr
+        assert f"{tmp_path / name} is no regular file" in said
+    assert load_checkpoint(tmp_path / "checkpoint.npz")["run"]["step"] == 2
+
+
+PIPED_LOG = """
+import os, sys
+from minigan.training import Run, load_checkpoint, plain_errors
+with plain_errors():
+    run = Run(sys.argv[1], {}, 9, resume=True)
+    os.unlink(run.path("log.jsonl"))
+    os.mkfifo(run.path("log.jsonl"))
+    if sys.argv[2] == "read":
+        run.restore({"step": 2, "seconds": 0.0, "log_bytes": 0, "best": {}, "config": {}})
+    elif sys.argv[2] == "save":
+        run.state(2)
+    else:
+        run.log(3, loss=1.0)
+"""
+
+
+@pytest.mark.parametrize("what", ["read", "log", "save"])
+def test_a_pipe_in_the_logs_place(tmp_path, what):
+    """A FIFO takes the log's place in the middle of a run: exit 2, nobody waits"""
+    train(tmp_path, "--steps", 2)
+    done = python("-c", PIPED_LOG, tmp_path, what, seconds=20)
+    assert done.returncode == 2, done.stderr
+    assert f"{tmp_path / 'log.jsonl'}" in done.stderr
+    assert "no regular file" in done.stderr

@@ -74,6 +74,27 @@ def test_a_full_device(tmp_path, what):
     assert strays(tmp_path) == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@cases(3)
+def test_a_full_stderr(tmp_path):
+    """/dev/full in place of stderr: new, warned about damage, and refused, the codes stay"""
+
+    def run(steps, *flags):
+        command = [SCRIPT, "--out", tmp_path, "--steps", steps, *flags]
+        quiet = {"capture_output": False, "stdout": subprocess.DEVNULL}
+        with open("/dev/full", "w") as full:  # buffered, as it is for everybody
+            buffered = {"PYTHONUNBUFFERED": ""}
+            return python(*command, **quiet, stderr=full, env=buffered).returncode
+
+    assert run(3) == 0
+    assert newest_step(tmp_path) == 3
+    (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
+    assert run(5, "--resume") == 0
+    assert newest_step(tmp_path) == 5
+    assert run(4, "--resume") == 2
+    assert newest_step(tmp_path) == 5
+
+
 FULL_LOG = """
 import os, sys
 from minigan.training import Run, plain_errors

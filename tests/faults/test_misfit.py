@@ -1,5 +1,6 @@
 """Sound checkpoints of something else: the first thing that differs is named, nothing changes."""
 
+import json
 import signal
 
 import numpy as np
@@ -169,6 +170,46 @@ def test_other_settings(out, flag, value):
     said = train(out, "--steps", 4, flag, value, "--resume", code=2).stderr
     assert f"was made with {flag} " in said
     assert load_checkpoint(out / "checkpoint.npz")["run"]["step"] == 2
+
+
+@cases(3)
+def test_another_number_of_steps(out):
+    """Going on with more steps: one line says that a decay is not that of a longer run"""
+    words = "warning: until now this was a run of 2 steps, and is now one of 4: "
+    said = train(out, "--steps", 4, "--resume", "--die-at", 3, code=-signal.SIGKILL).stderr
+    assert said.count(words) == said.count("warning: ") == 1
+    assert "warning" not in train(out, "--steps", 4, "--resume").stderr
+    rewrite(out, lambda s: s["run"].pop("total_steps"))  # as it was before they were counted
+    assert "warning" not in train(out, "--steps", 5, "--resume").stderr
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "{}", "\0\0\0"])
+def test_a_lost_config(out, text):
+    """config.json lost or damaged, a good checkpoint there: it goes on, config.json is whole"""
+    whole = json.loads((out / "config.json").read_text())
+    (out / "config.json").unlink()
+    if text is not None:
+        (out / "config.json").write_text(text)
+    damage(out / "checkpoint.npz")  # the older one is proof enough
+    train(out, "--steps", 2, "--resume")
+    again = json.loads((out / "config.json").read_text())
+    assert again["versions"] == whole["versions"]
+    assert again["config"]["steps"] == 2
+    assert load_checkpoint(out / "checkpoint.npz")["run"]["step"] == 2
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_nothing_that_tells_a_run(out, resume):
+    """No config.json, and no good checkpoint or no --resume: exit 2, it is named, all stays"""
+    (out / "config.json").write_text("")
+    if resume:
+        damage(out / "checkpoint.npz")
+        damage(out / "checkpoint-1.npz")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    said = train(out, "--steps", 4, *(["--resume"] if resume else []), code=2).stderr
+    assert "holds files that are not a run's" in said
+    assert "config.json" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def damage(path):

@@ -76,6 +76,33 @@ def test_learning_rates_that_are_none(kind, lr):
         kind(nn.Linear(2, 1).parameters(), lr=lr)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--lr", -1], "Adam: lr must be"), (["--lr", "nan"], "Adam: lr"), (["--batch", 99], "batch")],
+)
+def test_settings_that_are_refused(tmp_path, flags, words):
+    """A script's learning rate or batch is refused: exit 2 in words, the earlier run not moved"""
+    train(tmp_path, "--steps", 2)
+    said = train(tmp_path, *flags, code=2).stderr
+    assert said.startswith("error: ")
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert log_steps(tmp_path) == [1, 2]
+    assert not (tmp_path / "previous-1").exists()
+
+
+def test_a_mistake_in_a_program():
+    """A ValueError that is no setting's: the traceback stays, for who wrote the script"""
+    code = """
+from minigan import Tensor, training
+with training.plain_errors():
+    Tensor([1.0, 2.0]).reshape(3)
+"""
+    done = python("-c", code)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
 @cases(3)
 def test_batches_larger_than_the_data():
     """A batch larger than the data, of none, of less than none"""
