@@ -53,8 +53,8 @@ class Run:
     are known to be good; with `resume` they stay, and there must be a checkpoint. `images_per_step`
     is for the rate on the progress bar. `config` is the settings as resolved, the seed among them;
     `given` is what the user typed (default: the command line). With `anomaly` the first op that
-    makes a NaN or an Inf stops the run and is named
-    (on the CPU only: it costs about 2 % of a step there; a GPU would have to be waited for).
+    makes a NaN or an Inf stops the run and is named (on the CPU only: it costs about 2 % of a step
+    there; a GPU would have to be waited for).
 
     Raises:
         RunError: `out` cannot be written, another run is writing there, or it holds files that are
