@@ -89,8 +89,8 @@ def scatter(
         backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
         return product.reshape(g.groups, n, oh, ow, *w.shape[:3]).transpose(1, 2, 3, 4, 5, 0, 6)
 
-    def lane(todo):
-        for some in todo:
+    def lane(cuts):
+        for some in cuts:
             part = y[some]
             patches = products(pixel_matrix(part, g), *part.shape[:3])
             for c in channels:
@@ -103,12 +103,12 @@ def scatter(
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C/G, O) of which each number is a sum over pixels of x · y."""
     (kh, kw), c, o = g.kernel, x.shape[3] // g.groups, y.shape[3]
-    todo = pieces(y.shape, kh * kw * c * g.groups, y.itemsize, backend.column_bytes)
-    lanes = list(cut(len(todo), PIECES))  # each sums some pieces in turn
+    cuts = pieces(y.shape, kh * kw * c * g.groups, y.itemsize, backend.column_bytes)
+    lanes = list(cut(len(cuts), PIECES))  # each sums some pieces in turn
     sums = backend.xp.empty((len(lanes), g.groups, kh * kw * c, o // g.groups), dtype=x.dtype)
 
     def lane(i):
-        for j, some in enumerate(todo[lanes[i]]):
+        for j, some in enumerate(cuts[lanes[i]]):
             columns = im2col(backend, x, g, some, y.shape[2]).transpose(0, 2, 1)
             pixels = pixel_matrix(y[some], g)
             if j == 0:
