@@ -41,6 +41,9 @@ from minigan.ops.windows import (
 from minigan.tensor import Tensor, lift
 from minigan.workers import PIECES, cut
 
+FEW_CHANNELS = 4  # images with no more of them are added to plane by plane
+FEWER = 4  # a side with so many times fewer channels is the one whose columns are made
+
 
 def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
     """Write into y (N, OH, OW, O), any view, the product of x's columns with the weight."""
@@ -123,10 +126,6 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     for part in sums:
         w += part
     return w.transpose(1, 0, 2).reshape(kh, kw, c, o)
-
-
-FEW_CHANNELS = 4
-FEWER = 4
 
 
 def is_turnable(g: Geometry, image: tuple[int, ...], result: tuple[int, ...]) -> bool:
