@@ -15,7 +15,10 @@ from minigan import kernels
 from minigan.backend import Backend, DeviceError
 from minigan.launch import Kernels
 
-CUPY = "pip install 'minigan[cuda12]' or 'minigan[cuda13]', as your driver's CUDA version"
+CUPY = (
+    "pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]', by the CUDA version of your driver "
+    "(nvidia-smi shows it)"
+)
 
 
 def kernels_dir() -> Path:
@@ -70,10 +73,10 @@ class CupyBackend(Backend):
 
 
 def load_backend() -> CupyBackend:
-    """Import CuPy, make sure that it sees a GPU, and return its backend.
+    """Import CuPy, make sure that it sees a GPU and finds CUDA's libraries; return its backend.
 
     Raises:
-        DeviceError: CuPy, the driver or a GPU is missing; the message says how to get it.
+        DeviceError: CuPy, the driver, a GPU or a library is missing; the message says how to get it.
     """
     try:
         import cupy
@@ -93,4 +96,11 @@ def load_backend() -> CupyBackend:
             "device 'cuda': the driver is there but sees no GPU: nvidia-smi -L lists those that it "
             "sees, and CUDA_VISIBLE_DEVICES may hide them"
         )
+    needed = {"NVRTC": cupy.cuda.nvrtc.getVersion, "cuBLAS": cupy.cuda.get_cublas_handle}
+    for library, ask in needed.items():
+        try:
+            ask()
+        except Exception as error:  # CuPy looks for them when they are asked for, and not before
+            why = str(error).partition("\n")[0]
+            raise DeviceError(f"device 'cuda': CuPy finds no {library} ({why}): {CUPY}") from None
     return CupyBackend(cupy)

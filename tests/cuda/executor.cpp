@@ -419,8 +419,8 @@ void warp_barrier(uint32_t mask, int line)
 
 // ---- what executor.py calls
 
-// sizes: grid x, y, z, block x, y, z. seed 0 runs in natural order, others shuffle blocks and
-// threads. Returns what went wrong, or null.
+// sizes: grid x, y, z, block x, y, z, and how many of the last blocks to run (0: all). seed 0 runs in
+// natural order, others shuffle blocks and threads. Returns what went wrong, or null.
 const char* launch(void (*kernel)(void*), void* arguments, const unsigned* sizes, unsigned seed)
 {
     body = kernel;
@@ -449,14 +449,15 @@ const char* launch(void (*kernel)(void*), void* arguments, const unsigned* sizes
         order[i] = i;
     }
     std::mt19937 chance(seed);
-    std::vector<size_t> turns(seed ? blocks : 0);
-    for (size_t i = 0; i < turns.size(); ++i) turns[i] = i;
+    const size_t first = sizes[6] && sizes[6] < blocks ? blocks - sizes[6] : 0;
+    std::vector<size_t> turns(seed ? blocks - first : 0);
+    for (size_t i = 0; i < turns.size(); ++i) turns[i] = first + i;
     std::shuffle(turns.begin(), turns.end(), chance);
 #ifdef WATCH_RACES
     scheduler_fiber = __tsan_get_current_fiber();
 #endif
-    for (size_t i = 0; i < blocks && error.empty(); ++i) {
-        const size_t b = seed ? turns[i] : i;
+    for (size_t i = 0; i < blocks - first && error.empty(); ++i) {
+        const size_t b = seed ? turns[i] : first + i;
         block_index = {(unsigned)(b % sizes[0]), (unsigned)(b / sizes[0] % sizes[1]),
                        (unsigned)(b / sizes[0] / sizes[1])};
         if (seed) std::shuffle(order.begin(), order.end(), chance);

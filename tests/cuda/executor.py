@@ -163,8 +163,10 @@ class Program:
         ask.restype = ctypes.c_char_p
         return ask().decode().split(",")
 
-    def launch(self, kernel, grid, block, arguments, seed=None):
+    def launch(self, kernel, grid, block, arguments, seed=None, last=0):
         """Run a kernel on NumPy arrays and typed scalars, each checked against its parameter.
+
+        With `last`, only so many of the grid's last blocks.
 
         Raises:
             TypeError, ValueError: an argument of another type, or strided.
@@ -178,11 +180,11 @@ class Program:
             for i, (kind, argument) in enumerate(zip(types, arguments, strict=True))
         ]
         pointers = (ctypes.c_void_p * len(kept))(*[cell.ctypes.data for cell in kept])
-        sizes = [*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3]]
+        sizes = [*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], last]
         run = getattr(self.library, f"run_{kernel}")
         run.restype = ctypes.c_char_p
         seed = self.seed if seed is None else seed
-        error = run(pointers, (ctypes.c_uint * 6)(*sizes), ctypes.c_uint(seed))
+        error = run(pointers, (ctypes.c_uint * 7)(*sizes), ctypes.c_uint(seed))
         if error:
             raise LaunchError(f"{kernel}: {error.decode()}")
 

@@ -2,7 +2,7 @@
 
 The stand-in (standin.py) offers no more than that. Needs CuPy, no GPU:
 
-    pip install cupy-cuda13x && python tests/cuda/record_surface.py
+    pip install cupy-cuda13x nvidia-cuda-nvrtc && python tests/cuda/record_surface.py
 
 A signature is a list of words: "a" must be given, "axis=" may be, "*" begins those by name only,
 "*args" and "**kwargs" take anything. null: CuPy does not tell.

@@ -116,10 +116,13 @@ def __getattr__(name):
 
 
 class RawModule:
-    """A CUDA source, run by the executor: in natural order, or shuffled by a `seed`."""
+    """A CUDA source, run by the executor: in natural order, or shuffled by a `seed`.
+
+    All blocks, or so many of the `last` (for arrays too large to touch).
+    """
 
     programs: typing.ClassVar[dict] = {}
-    seed = None
+    seed, last = None, 0
 
     def __init__(self, *, code=None, path=None, options=(), backend="nvrtc", **others):
         if not isinstance(options, tuple):
@@ -148,7 +151,7 @@ class RawModule:
                 a = np.int64(a) if isinstance(a, int) else np.float64(a)  # 8 bytes, whatever is due
             given.append(a.memory if isinstance(a, ndarray) else a)
         count.launches += 1
-        self.program.launch(name, grid, block, given, self.seed)
+        self.program.launch(name, grid, block, given, self.seed, self.last)
 
 
 # ---- modules
@@ -203,6 +206,8 @@ runtime = module(
 )
 cuda = module("cupy.cuda", runtime=runtime, Device=Device, Stream=Stream, Event=Event)
 cuda.get_elapsed_time = get_elapsed_time
+cuda.nvrtc = module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
+cuda.get_cublas_handle = lambda: 1
 linalg = module(
     "cupy.linalg",
     **{

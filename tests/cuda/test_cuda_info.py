@@ -30,7 +30,7 @@ def test_without_cupy(monkeypatch, capsys):
     for word in ("Python", "NumPy", "BLAS", "thread", "5 files in", "CuPy"):
         assert word in out
     last = out.splitlines()[-1]
-    assert "pip install 'minigan[cuda12]' or 'minigan[cuda13]'" in last
+    assert "pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]'" in last
     with pytest.raises(mg.DeviceError, match=r"needs CuPy, which could not be imported.*cuda13"):
         mg.use("cuda")
 
@@ -61,6 +61,32 @@ def test_without_driver_or_gpu(monkeypatch, count, words):
     lines = said()
     assert "CuPy: 14.2.0" in lines
     assert "GPU: device 'cuda': " in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "library"),
+    [("nvrtc", "getVersion", "NVRTC"), (None, "get_cublas_handle", "cuBLAS")],
+)
+def test_without_the_libraries_of_cuda(monkeypatch, holder, name, library):
+    """As with `pip install cupy-cuda13x`, where no CUDA toolkit is installed."""
+
+    def fail():
+        raise ImportError(f"Failure finding {library}:\nlooked here and there")
+
+    with standin.installed() as cupy:
+        monkeypatch.setattr(getattr(cupy.cuda, holder) if holder else cupy.cuda, name, fail)
+        words = rf"CuPy finds no {library} \(Failure finding {library}:\): pip install .*\[ctk\]"
+        with pytest.raises(mg.DeviceError, match=words):
+            mg.use("cuda")
+        assert library in said()[-1]
+
+
+def test_a_setting_that_cannot_be(monkeypatch):
+    monkeypatch.setenv("MINIGAN_KERNELS", "no")
+    with standin.installed():
+        lines = said()
+    assert "MINIGAN_KERNELS: no" in lines
+    assert "MINIGAN_KERNELS must be 0 (plain CuPy) or 1 (our kernels): 'no'" in lines[-1]
 
 
 @runs

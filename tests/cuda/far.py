@@ -1,0 +1,155 @@
+"""Arrays of 2**31 numbers and more, on a machine that has no memory for them.
+
+Such an array is a mapping with nothing behind it: a page of memory comes into being when it is
+touched, and what never was reads as 0. The executor runs the last blocks of a grid alone. So what
+a kernel does at the far end of an array can be seen, where a 32-bit index would have gone round.
+"""
+
+import mmap
+
+import numpy as np
+import standin
+from standin_array import ndarray
+
+from minigan import launch, twins
+
+NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+METHODS = ("im2col", "col2im", "batch_norm", "bias_act", "adam")
+ROUNDING = 1e-4  # of the largest number
+
+
+def zeros(shape, dtype=np.float32):
+    """A host array of 0s, of any size."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    kept = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+    return np.frombuffer(kept, np.uint8)[:size].view(dtype).reshape(shape)
+
+
+class Device:
+    """What `launch.Kernels` asks of CuPy. `empty` is 0: as if the blocks left out had found 0s."""
+
+    ndarray, RawModule = ndarray, standin.RawModule
+    ascontiguousarray = staticmethod(standin.ascontiguousarray)
+
+    @staticmethod
+    def empty(shape, dtype):
+        return ndarray.around(zeros(shape, dtype))
+
+
+def missing():
+    """Why there can be no such arrays here; "" if they can."""
+    try:
+        zeros(1 << 36, np.uint8)
+    except OSError as error:
+        return f"this machine maps no memory that it has not got: {error}"
+    return ""
+
+
+def question(method, wide):
+    """What a kernel gives at the far end of its arrays, and what it should.
+
+    Args:
+        method: one of METHODS.
+        wide: with more than 2**31 numbers, for 64-bit indices; or as many as 32-bit ones do for.
+
+    Returns:
+        a function of `launch.Kernels` on `Device` that returns arrays, and the host arrays due.
+    """
+    ask = {"im2col": windows, "col2im": windows, "adam": adam}.get(method, channels)
+    answer, wanted = ask(method, wide)
+
+    def answered(kernels):
+        standin.RawModule.last = 2
+        try:
+            return answer(kernels)
+        finally:
+            standin.RawModule.last = 0
+
+    return answered, wanted
+
+
+def windows(method, wide):
+    """The last two images of a batch."""
+    rng = np.random.default_rng(1)
+    if wide:
+        one, geometry, count = (4, 4, 8), ((2, 2), (2, 2), (0, 0), (1, 1), 2, (2, 2)), 2**24 + 2
+    else:
+        one, geometry, count = (1, 1, 1), ((1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1)), None
+    count = count or launch.INT_LIMIT - 1
+    two = rng.integers(1, 9, (2, *one)).astype(np.float32)
+    columns_of_two = twins.im2col(two, *geometry)  # (groups, rows, length)
+    groups, rows, length = columns_of_two.shape
+    if method == "im2col":
+        x = zeros((count, *one))
+        x[-2:] = two
+
+        def answer(kernels):
+            return [kernels.im2col(ndarray.around(x), *geometry)[-1, -rows:]]
+
+        return answer, [columns_of_two[-1]]
+    columns = zeros((groups, count * rows // 2, length))
+    columns[:, -rows:] = columns_of_two
+
+    def answer(kernels):
+        device = ndarray.around(columns)
+        return [kernels.col2im(device, (count, *one), *geometry)[-2:]]
+
+    return answer, [twins.col2im(columns_of_two, (2, *one), *geometry)]
+
+
+def channels(method, wide):
+    """The rows of the last chunk; all others are 0."""
+    rng = np.random.default_rng(2)
+    shape = (2**28 + 64, 8) if wide else (launch.INT_LIMIT - 1, 1)
+    numbers = launch.tiles("far", shape)[2]
+    some = shape[0] - (shape[0] - 1) // numbers["chunk"] * numbers["chunk"]  # rows of that chunk
+    x, gy = zeros(shape), zeros(shape)
+    x[-some:], gy[-some:] = rng.integers(-4, 5, (2, some, shape[1]))
+    gamma, beta = rng.uniform(0.5, 1, (2, shape[1])).astype(np.float32)
+    exact, g = x[-some:].astype(np.float64), gy[-some:].astype(np.float64)
+    device = [ndarray.around(a) for a in (x, gamma, beta, gy)]
+    if method == "bias_act":
+
+        def answer(kernels):
+            y = kernels.bias_act_forward(*device[:2], 0.2)
+            gx, g_bias = kernels.bias_act_backward(y, device[3], 0.2)
+            return [y[-some:], gx[-some:], g_bias]
+
+        y = twins.bias_act_forward(exact, gamma, 0.2)
+        return answer, [y, *twins.bias_act_backward(y, g, 0.2)]
+
+    def answer(kernels):
+        y, statistics = kernels.batch_norm_forward(*device[:3], 1e-5)
+        gx, *rest = kernels.batch_norm_backward(device[0], device[3], *device[1:3], statistics)
+        return [y[-some:], gx[-some:], *rest]
+
+    mean, square = exact.sum(0) / shape[0], np.square(exact).sum(0) / shape[0]
+    inv_std = 1 / np.sqrt(square - mean * mean + 1e-5)
+    normal = (exact - mean) * inv_std
+    g_gamma, g_beta = (g * normal).sum(0), g.sum(0)
+    gx = gamma * inv_std * (g - g_beta / shape[0] - normal * g_gamma / shape[0])
+    return answer, [normal * gamma + beta, gx, g_gamma, g_beta]
+
+
+def adam(method, wide):
+    """The last numbers of a large parameter, and a small one behind it."""
+    rng = np.random.default_rng(3)
+    sizes = (2**31 + 5 if wide else launch.INT_LIMIT - 1), 3
+    tensors = [[zeros(n) for n in sizes] for _ in range(4)]  # p, g, m, v
+    ends = [[a[-3:] for a in arrays] for arrays in tensors]
+    for end in sum(ends, []):
+        end[...] = rng.uniform(1, 2, 3)
+    options = 0.1, (0.5, 0.9), 1e-8, 2
+    wanted = [[a.astype(np.float64) for a in arrays] for arrays in ends]
+    twins.adam_step(*wanted, *options)
+
+    def answer(kernels):
+        before = [[a.copy() for a in arrays] for arrays in ends]
+        try:
+            kernels.adam_step(*([ndarray.around(a) for a in part] for part in tensors), *options)
+            return [ndarray.around(a.copy()) for a in sum(ends, [])]
+        finally:
+            for end, old in zip(sum(ends, []), sum(before, []), strict=True):
+                end[...] = old
+
+    return answer, sum(wanted, [])
