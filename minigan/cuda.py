@@ -76,7 +76,7 @@ def load_backend() -> CupyBackend:
     """Import CuPy, make sure that it sees a GPU and finds CUDA's libraries; return its backend.
 
     Raises:
-        DeviceError: CuPy, the driver, a GPU or a library is missing; the message says how to get it.
+        DeviceError: CuPy, the driver, a GPU or a library is missing; with how to get it.
     """
     try:
         import cupy

@@ -293,7 +293,7 @@ def exam(method, folder, dtype):
     kernels, found = launch.Kernels(far.Device if method in FAR else standin, folder), set()
     for answer, wanted, bound in questions(method, dtype):
         results = []
-        for seed in (0, 1, 2):
+        for seed in (0,) if method in FAR else (0, 1, 2):
             standin.RawModule.seed = seed
             try:
                 results.append([array.get() for array in answer(kernels)])

@@ -136,20 +136,16 @@ def adam(method, wide):
     rng = np.random.default_rng(3)
     sizes = (2**31 + 5 if wide else launch.INT_LIMIT - 1), 3
     tensors = [[zeros(n) for n in sizes] for _ in range(4)]  # p, g, m, v
-    ends = [[a[-3:] for a in arrays] for arrays in tensors]
-    for end in sum(ends, []):
-        end[...] = rng.uniform(1, 2, 3)
+    ends = [a[-3:] for arrays in tensors for a in arrays]
+    start = rng.uniform(1, 2, (len(ends), 3)).astype(np.float32)
     options = 0.1, (0.5, 0.9), 1e-8, 2
-    wanted = [[a.astype(np.float64) for a in arrays] for arrays in ends]
-    twins.adam_step(*wanted, *options)
+    wanted = start.astype(np.float64)
+    twins.adam_step(*wanted.reshape(4, 2, 3), *options)
 
     def answer(kernels):
-        before = [[a.copy() for a in arrays] for arrays in ends]
-        try:
-            kernels.adam_step(*([ndarray.around(a) for a in part] for part in tensors), *options)
-            return [ndarray.around(a.copy()) for a in sum(ends, [])]
-        finally:
-            for end, old in zip(sum(ends, []), sum(before, []), strict=True):
-                end[...] = old
+        for end, numbers in zip(ends, start, strict=True):
+            end[...] = numbers
+        kernels.adam_step(*([ndarray.around(a) for a in part] for part in tensors), *options)
+        return [ndarray.around(end) for end in ends]
 
-    return answer, sum(wanted, [])
+    return answer, wanted

@@ -1,4 +1,4 @@
-"""The kernels at the far end of arrays of 2**31 numbers: both widths of an index, at their limits."""
+"""The kernels at the far end of arrays of 2**31 numbers: both widths of an index, at the limit."""
 
 import broken
 import executor
