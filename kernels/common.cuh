@@ -1,4 +1,4 @@
-// What all kernels share. The launcher (minigan/kernels.py) puts this text before each file and
+// What all kernels share. minigan/kernels.py puts this text before each file and
 // compiles the two together, up to four times: REAL is float or double, and INDEX is int where all
 // arrays are below 2^31 elements, else long long (32-bit arithmetic is the quicker).
 //

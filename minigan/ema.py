@@ -19,7 +19,7 @@ class EMA:
 
         average <- decay·average + (1 − decay)·weight
 
-    Call `update()` after each step of the optimiser. Early on the decay is (1 + t) / (10 + t), as
+    Call `update()` after each step of the optimiser; it follows to another device, too. Early on the decay is (1 + t) / (10 + t), as
     long as that is smaller, so that the random weights of the beginning are soon forgotten. Buffers
     (running means) are averages already, and are copied.
 
@@ -43,9 +43,11 @@ class EMA:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, p in zip(self.module.parameters(), self._source.parameters(), strict=True):
+            average.to_(p.device)
             average.data += (1 - decay) * (p.data - average.data)
             average.bump_version()
         for copied, buffer in zip(self.module.buffers(), self._source.buffers(), strict=True):
+            copied.to_(buffer.device)
             copied.data[...] = buffer.data
             copied.bump_version()
 

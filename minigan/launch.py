@@ -180,7 +180,8 @@ class Kernels:
         self, x: Any, gamma: Any, beta: Any, eps: float, slope: float = 1.0
     ) -> tuple[Any, Any]:
         """Return act(γ (x − mean) / √(variance + eps) + β), and the statistics (4, C)."""
-        x, (grid, block, shape) = self.xp.ascontiguousarray(x), tiles("batch_norm_forward", x.shape)
+        x, gamma, beta = map(self.xp.ascontiguousarray, (x, gamma, beta))
+        grid, block, shape = tiles("batch_norm_forward", x.shape)
         y, statistics = self.xp.empty(x.shape, x.dtype), self.xp.empty((4, x.shape[-1]), x.dtype)
         partial = self.xp.empty((grid[1], 2, x.shape[-1]), np.float64)
         merge, chunks = (grid[0], 1), {"chunks": grid[1]}
@@ -195,7 +196,7 @@ class Kernels:
         self, x: Any, gy: Any, gamma: Any, beta: Any, statistics: Any, slope: float = 1.0
     ) -> tuple[Any, Any, Any]:
         """Return the gradients of x, γ and β, given that of y; all but `gy` as forward had them."""
-        x, gy = self.xp.ascontiguousarray(x), self.xp.ascontiguousarray(gy)
+        x, gy, gamma, beta = map(self.xp.ascontiguousarray, (x, gy, gamma, beta))
         grid, block, shape = tiles("batch_norm_backward", x.shape)
         channels = x.shape[-1]
         gx, gradients = self.xp.empty(x.shape, x.dtype), self.xp.empty((2, channels), x.dtype)
@@ -212,7 +213,7 @@ class Kernels:
 
     def bias_act_forward(self, x: Any, bias: Any, slope: float) -> Any:
         """Return act(x + bias) for x (..., C) and bias (C,)."""
-        x = self.xp.ascontiguousarray(x)
+        x, bias = self.xp.ascontiguousarray(x), self.xp.ascontiguousarray(bias)
         y = self.xp.empty(x.shape, x.dtype)
         if x.size:
             grid, block, shape = tiles("bias_act_forward", x.shape)

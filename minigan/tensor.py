@@ -266,6 +266,11 @@ class Tensor:
     def _operand(self, what: str, other: Any, any_shape: bool = False) -> Any:
         """Return the array that shall change this tensor; an error where it cannot."""
         other = lift(other, self)[0]
+        if other.backend is not self.backend:
+            raise backends.DeviceError(
+                f"{what}: a tensor {self.shape} on {self.device} cannot be changed by one "
+                f"{other.shape} on {other.device}: move it with .to(device)"
+            )
         if other.dtype.kind == "f" and other.dtype != self.dtype:
             raise TypeError(f"{what}: {other.dtype} does not go into a tensor of {self.dtype}")
         fits = other.ndim <= self.ndim and all(

@@ -1,6 +1,6 @@
 """Floor 0: the NumPy twin of every CUDA kernel: what it computes, as plainly as can be said.
 
-A twin takes and returns what the method of the same name of `kernels.Kernels` does, on NumPy
+A twin takes and returns what the method of the same name of `launch.Kernels` does, on NumPy
 arrays. Nothing in the engine calls one: they are what the tests hold the kernels against.
 """
 

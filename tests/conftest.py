@@ -13,7 +13,10 @@ looks for failures that the fixed examples miss.
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from minigan import backend
 
 SLOW_DRAWS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -46,4 +49,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--device") == "cuda":
+        try:
+            backend.get("cuda")
+        except backend.DeviceError as error:
+            raise pytest.UsageError(str(error)) from None
         os.environ["MINIGAN_TEST_DEVICE"] = "cuda"  # for tests/cuda/target.py, in workers too

@@ -112,8 +112,7 @@ class Maximum(Binary):
     """y = max(a, b); where they are equal each gets half of the gradient."""
 
     def forward(self, a, b):
-        half = self.xp.asarray(0.5, dtype=a.dtype)
-        self.share_a = (a > b) + half * (a == b)
+        self.share_a = (a > b) + (a == b) * a.dtype.type(0.5)
         return self.xp.maximum(a, b)
 
     def slope_a(self, gy):
@@ -127,8 +126,7 @@ class Minimum(Maximum):
     """y = min(a, b); where they are equal each gets half of the gradient."""
 
     def forward(self, a, b):
-        half = self.xp.asarray(0.5, dtype=a.dtype)
-        self.share_a = (a < b) + half * (a == b)
+        self.share_a = (a < b) + (a == b) * a.dtype.type(0.5)
         return self.xp.minimum(a, b)
 
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pairs import Engine
 from workloads import DEFAULTS, Sizes, minigan_step
 
+from minigan.backend import DeviceError
 from minigan.workers import set_num_threads
 
 KINDS = {
@@ -155,7 +156,10 @@ def main() -> None:
     if args.device == "cuda":
         from gpu import report
 
-        report(args.workload, sizes, args.rounds)
+        try:
+            report(args.workload, sizes, args.rounds)
+        except DeviceError as error:
+            parser.exit(1, f"error: {error}\n")
     elif args.scale:
         from scale import scale
 

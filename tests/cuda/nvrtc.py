@@ -69,12 +69,13 @@ def version(lib):
     return f"{major.value}.{minor.value}"
 
 
-def text_of(ask_size, ask, program):
+def asked(lib, what, program):
+    """What NVRTC has of a program: its "CUBIN", "PTX" or "ProgramLog", as bytes."""
     size = ctypes.c_size_t()
-    ask_size(program, ctypes.byref(size))
+    assert not getattr(lib, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)
-    ask(program, buffer)
-    return buffer.value.decode()
+    assert not getattr(lib, f"nvrtcGet{what}")(program, buffer)
+    return buffer.raw
 
 
 def compile_as_cupy(text, options, architecture):
@@ -83,26 +84,40 @@ def compile_as_cupy(text, options, architecture):
     Raises:
         CompileError: NVRTC refuses.
     """
-    lib, program = library(), ctypes.c_void_p()
     added = [o.replace("sm_90", f"sm_{architecture}") for o in SURFACE["compile_options"]]
-    given = [o.encode() for o in (*options, *added, "--ptxas-options=-v")]
-    source = text.encode()
-    assert not lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kern.cu", 0, None, None)
-    try:
-        pointers = (ctypes.c_char_p * len(given))(*given)
-        failed = lib.nvrtcCompileProgram(program, len(given), pointers)
-        log = text_of(lib.nvrtcGetProgramLogSize, lib.nvrtcGetProgramLog, program)
-        if failed:
-            raise CompileError(log)
-        size = ctypes.c_size_t()
-        assert not lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        assert size.value > 1000  # machine code came out
-    finally:
-        lib.nvrtcDestroyProgram(ctypes.byref(program))
+    machine_code, log = compiled(text, (*options, *added, "--ptxas-options=-v"), "CUBIN")
+    assert len(machine_code) > 1000
     return {
         m["name"]: Usage(int(m["registers"]), sum(int(m[k]) for k in ("stack", "stores", "loads")))
         for m in USED.finditer(log)
     }
+
+
+def instructions(text, options):
+    """The PTX of each kernel of a source: {name: text}."""
+    ptx, _ = compiled(text, (*options, f"-arch=compute_{architectures(library())[0]}"), "PTX")
+    parts = ptx.decode().split(".visible .entry ")[1:]
+    return {part.partition("(")[0]: part for part in parts}
+
+
+def compiled(text, options, kind):
+    """What NVRTC makes of a source, "CUBIN" or "PTX", and what it says.
+
+    Raises:
+        CompileError: NVRTC refuses.
+    """
+    lib, program = library(), ctypes.c_void_p()
+    given, source = [o.encode() for o in options], text.encode()
+    assert not lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kern.cu", 0, None, None)
+    try:
+        pointers = (ctypes.c_char_p * len(given))(*given)
+        failed = lib.nvrtcCompileProgram(program, len(given), pointers)
+        log = asked(lib, "ProgramLog", program).rstrip(b"\0").decode()
+        if failed:
+            raise CompileError(log)
+        return asked(lib, kind, program), log
+    finally:
+        lib.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 @functools.cache

@@ -59,6 +59,17 @@ def test_the_table_in_the_docs():
                 assert most <= table[name][architecture] + 8
 
 
+def test_float_stays_float():
+    """Double precision, 32 or 64 times as slow on most GPUs, only where it is declared."""
+    float32 = kernels.options(*nvrtc.VARIANTS[0])
+    for file in kernels.FILES:
+        ptx = nvrtc.instructions(kernels.source(kernels_dir(), file), float32)
+        assert list(ptx) == [name for name, k in kernels.KERNELS.items() if k.file == file]
+        for name, text in ptx.items():
+            declared = any(p.type.endswith(" double") for p in kernels.KERNELS[name].parameters)
+            assert (".f64" in text) == declared, name
+
+
 def test_a_mistake_is_shown_where_it_stands(tmp_path):
     text = kernels.source(kernels_dir(), "col2im.cu").replace("REAL sum = 0;", "REAL sum = zero;")
     with pytest.raises(nvrtc.CompileError, match=r'col2im.cu\(\d+\): error: .*"zero" is undefined'):

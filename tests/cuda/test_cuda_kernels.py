@@ -367,6 +367,34 @@ def test_adam_as_the_engine_has_it(make):
         assert_close(a, leaf.numpy(), np.float64)
 
 
+def test_arguments_of_any_strides():
+    """Gradients come transposed and broadcast, parameters of a norm as parts of something else."""
+    p, g, m, v = (a[0] for a in draw_parameters([12], 4, np.float64))
+    moved = [xp.asarray(a) for a in (p, m, v)]
+    across = xp.asarray(g.reshape(3, 4).T.copy()).T.reshape(3, 4)
+    across = [a.reshape(3, 4) for a in moved[:1]], [across], *([a.reshape(3, 4)] for a in moved[1:])
+    options = 0.1, (0.5, 0.9), 1e-8, 2
+    kernels.adam_step(*across, *options)
+    twins.adam_step([p], [g], [m], [v], *options)
+    for a, b in zip(moved, (p, m, v), strict=True):
+        np.testing.assert_allclose(a.get(), b, rtol=1e-12)
+
+    x, gy, gamma, beta = draw_norm((6, 3), 5, np.float64)
+    twice = xp.asarray(np.repeat(np.stack([gamma, beta]), 2, axis=1))
+    apart = [twice[i, ::2] for i in (0, 1)]
+    flipped = [xp.asarray(a.T.copy()).T for a in (x, gy)]
+    y, statistics = kernels.batch_norm_forward(flipped[0], *apart, 1e-5, 0.2)
+    gradients = kernels.batch_norm_backward(*flipped, *apart, statistics, 0.2)
+    due, kept = twins.batch_norm_forward(x, gamma, beta, 1e-5, 0.2)
+    wanted = [due, *twins.batch_norm_backward(x, gy, gamma, beta, kept, 0.2)]
+    y2 = kernels.bias_act_forward(flipped[0], apart[1], 0.2)
+    wanted.append(twins.bias_act_forward(x, beta, 0.2))
+    gradients = *gradients, y2, *kernels.bias_act_backward(y2, flipped[1], 0.2)
+    wanted += twins.bias_act_backward(wanted[-1], gy, 0.2)
+    for a, b in zip((y, *gradients), wanted, strict=True):
+        np.testing.assert_allclose(a.get(), b, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.skipif(RACES, reason="TSan is for small shapes")
 def test_more_tensors_than_a_table_holds():
     tensors = draw_parameters([5] * 85, 1, np.float32)

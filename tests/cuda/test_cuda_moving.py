@@ -11,6 +11,7 @@ from target import ON_GPU, installed, missing
 
 import minigan as mg
 from minigan import backend, losses, nn, optim, training
+from minigan.ema import EMA
 
 IMAGES = np.random.default_rng(3).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
@@ -77,6 +78,39 @@ def test_a_graph_over_what_has_moved_is_stale(cupy):
     net.to("cuda")
     with pytest.raises(RuntimeError, match="was changed in place"):
         loss.backward()
+
+
+def test_an_average_follows(cupy):
+    still, moving = network(), network()
+    averages = [EMA(net) for net in (still, moving)]
+    optimisers = [optim.Adam(net.parameters(), lr=1e-2) for net in (still, moving)]
+    for device in ("cuda", "cpu", "cuda"):
+        moving.to(device)
+        for net, adam, average in zip((still, moving), optimisers, averages, strict=True):
+            steps(net, adam, 1)
+            average.update()
+        assert {t.device for _, t in averages[1].module._state()} == {device}
+    states = [average.state_dict()["module"] for average in averages]
+    for name, array in states[0].items():
+        np.testing.assert_allclose(states[1][name], array, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("add_", lambda a, b: a.add_(b)),
+        ("mul_", lambda a, b: a.mul_(b)),
+        ("setitem", lambda a, b: a.__setitem__(slice(None), b)),
+    ],
+)
+def test_a_change_in_place_over_two_devices(cupy, name, change):
+    pair = mg.tensor([1.0, 2.0], device="cuda"), mg.tensor([3.0, 4.0])
+    for a, b in (pair, pair[::-1]):
+        words = rf"{name}: a tensor \(2,\) on {a.device} .* one \(2,\) on {b.device}: move it"
+        with pytest.raises(mg.DeviceError, match=words):
+            change(a, b)
+    change(pair[0], 2.0)
+    assert pair[0].copy_(pair[1]).numpy().tolist() == [3.0, 4.0]  # which says that it copies
 
 
 def test_what_is_computed_does_not_move(cupy):
