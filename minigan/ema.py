@@ -19,9 +19,9 @@ class EMA:
 
         average <- decay·average + (1 − decay)·weight
 
-    Call `update()` after each step of the optimiser; it follows to another device, too. Early on the decay is (1 + t) / (10 + t), as
-    long as that is smaller, so that the random weights of the beginning are soon forgotten. Buffers
-    (running means) are averages already, and are copied.
+    Call `update()` after each step of the optimiser; the average follows to another device. Early
+    on the decay is (1 + t) / (10 + t), as long as that is smaller, so that the random weights of
+    the beginning are soon forgotten. Buffers (running means) are averages already, and are copied.
 
     Attributes:
         module: the averaged network; sample from this one.
