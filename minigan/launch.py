@@ -82,9 +82,7 @@ class Kernels:
         if math.prod(block) != THREADS:
             raise ValueError(f"kernel {name}: a block of {block} is not {THREADS} threads")
 
-        arrays = [arguments[p.name] for p in kernel.parameters if p.is_array]
-        longest = max((getattr(a, "size", 0) for a in arrays), default=0)
-        index = np.dtype(np.int32 if longest < INT_LIMIT else np.int64)
+        index = np.dtype(np.int32 if reach(kernel, arguments) < INT_LIMIT else np.int64)
         types = {"REAL": real, "INDEX": index, "int": np.dtype(np.int32)}
         known = {"grid_y": grid[1]} | {
             p.name: arguments[p.name] for p in kernel.parameters if p.type in ("INDEX", "int")
@@ -286,6 +284,13 @@ class Kernels:
         for name, a in zip(("param", "grad", "m", "v"), arrays, strict=True):
             declared = Parameter(name, "inout REAL", (int(arrays[0].size),))
             self.check_array(f"kernel adam_step: {name} {i}", a, dtype, declared, {})
+
+
+def reach(kernel: Kernel, arguments: dict[str, Any]) -> int:
+    """Return how far a kernel's indices go: its longest array, or a count of what another has."""
+    sizes = [getattr(arguments[p.name], "size", 0) for p in kernel.parameters if p.is_array]
+    counts = [arguments[p.name] for p in kernel.parameters if p.type == "INDEX"]
+    return max([0, *sizes, *(n for n in counts if isinstance(n, numbers.Integral))])
 
 
 def check_number(who: str, value: Any, dtype: np.dtype) -> Any:

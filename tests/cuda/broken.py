@@ -224,8 +224,8 @@ def broken_folder(name, folder):
 def questions(method, dtype):
     """What the kernels give on the device, what the twins give, and by how much they may differ."""
     if method in FAR:
-        for wide in (True, False):
-            yield *far.question(method.removeprefix("far "), wide), far.ROUNDING
+        for kind in far.KINDS:
+            yield *far.question(method.removeprefix("far "), kind), far.ROUNDING
         return
     few = os.environ.get("MINIGAN_SANITIZE") == "thread"
     rng = np.random.default_rng(5)

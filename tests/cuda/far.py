@@ -14,6 +14,9 @@ from standin_array import ndarray
 from minigan import launch, twins
 
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+# How many numbers, and of what: as many single ones as 32-bit indices do for, or more; or pixels of
+# several channels, more numbers than that, but fewer pixels.
+KINDS = ("int32", "int64", "int64, channels")
 METHODS = ("im2col", "col2im", "batch_norm", "bias_act", "adam")
 ROUNDING = 1e-4  # of the largest number
 
@@ -45,18 +48,19 @@ def missing():
     return ""
 
 
-def question(method, wide):
+def question(method, kind):
     """What a kernel gives at the far end of its arrays, and what it should.
 
     Args:
         method: one of METHODS.
-        wide: with more than 2**31 numbers, for 64-bit indices; or as many as 32-bit ones do for.
+        kind: one of KINDS.
 
     Returns:
         a function of `launch.Kernels` on `Device` that returns arrays, and the host arrays due.
     """
     ask = {"im2col": windows, "col2im": windows, "adam": adam}.get(method, channels)
-    answer, wanted = ask(method, wide)
+    single = launch.INT_LIMIT - 1 if kind == "int32" else 2**31 + 5
+    answer, wanted = ask(method, None if kind == "int64, channels" else single)
 
     def answered(kernels):
         standin.RawModule.last = 2
@@ -68,14 +72,13 @@ def question(method, wide):
     return answered, wanted
 
 
-def windows(method, wide):
-    """The last two images of a batch."""
+def windows(method, single):
+    """The last two images of a batch: of one number each, `single` of them, or larger ones."""
     rng = np.random.default_rng(1)
-    if wide:
-        one, geometry, count = (4, 4, 8), ((2, 2), (2, 2), (0, 0), (1, 1), 2, (2, 2)), 2**24 + 2
+    if single:
+        one, geometry, count = (1, 1, 1), ((1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1)), single
     else:
-        one, geometry, count = (1, 1, 1), ((1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1)), None
-    count = count or launch.INT_LIMIT - 1
+        one, geometry, count = (4, 4, 8), ((2, 2), (2, 2), (0, 0), (1, 1), 2, (2, 2)), 2**24 + 2
     two = rng.integers(1, 9, (2, *one)).astype(np.float32)
     columns_of_two = twins.im2col(two, *geometry)  # (groups, rows, length)
     groups, rows, length = columns_of_two.shape
@@ -97,10 +100,10 @@ def windows(method, wide):
     return answer, [twins.col2im(columns_of_two, (2, *one), *geometry)]
 
 
-def channels(method, wide):
+def channels(method, single):
     """The rows of the last chunk; all others are 0."""
     rng = np.random.default_rng(2)
-    shape = (2**28 + 64, 8) if wide else (launch.INT_LIMIT - 1, 1)
+    shape = (single, 1) if single else (2**28 + 64, 8)
     numbers = launch.tiles("far", shape)[2]
     some = shape[0] - (shape[0] - 1) // numbers["chunk"] * numbers["chunk"]  # rows of that chunk
     x, gy = zeros(shape), zeros(shape)
@@ -131,10 +134,10 @@ def channels(method, wide):
     return answer, [normal * gamma + beta, gx, g_gamma, g_beta]
 
 
-def adam(method, wide):
+def adam(method, single):
     """The last numbers of a large parameter, and a small one behind it."""
     rng = np.random.default_rng(3)
-    sizes = (2**31 + 5 if wide else launch.INT_LIMIT - 1), 3
+    sizes = single or 2**32 + 5, 3
     tensors = [[zeros(n) for n in sizes] for _ in range(4)]  # p, g, m, v
     ends = [a[-3:] for arrays in tensors for a in arrays]
     start = rng.uniform(1, 2, (len(ends), 3)).astype(np.float32)

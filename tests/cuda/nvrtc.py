@@ -1,7 +1,8 @@
 """NVRTC, NVIDIA's compiler as a library, by ctypes: it needs no GPU and no driver.
 
-`pip install nvidia-cuda-nvrtc-cu12` (a part of minigan[test]) brings one that compiles for every
-architecture from sm_70 to sm_120; that of CUDA 13 begins at sm_75.
+`pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-nvrtc` (parts of minigan[test]) brings those of CUDA
+12, which compiles for every architecture from sm_70 to sm_120, and of CUDA 13, which begins at sm_75.
+CuPy takes the one or the other.
 
 `python tests/cuda/nvrtc.py` prints the table of registers in docs/verified.md.
 """
@@ -44,14 +45,19 @@ class Usage:
 
 
 @functools.cache
-def library():
-    """The NVRTC library with the most architectures; None if there is none."""
+def libraries():
+    """The NVRTC libraries that are installed, by their major version."""
     spec = importlib.util.find_spec("nvidia")
     places = spec.submodule_search_locations if spec else []
     paths = [path for place in places for path in Path(place).rglob("libnvrtc.so.*")]
     paths += Path("/usr/local/cuda/lib64").glob("libnvrtc.so.*")
     loaded = [ctypes.CDLL(str(path)) for path in paths if "alt" not in path.name]
-    return min(loaded, key=lambda lib: architectures(lib)[0], default=None)
+    return {int(version(lib).partition(".")[0]): lib for lib in loaded}
+
+
+def library():
+    """The oldest of them, with the most architectures; None if there is none."""
+    return libraries()[min(libraries())] if libraries() else None
 
 
 def architectures(lib):
@@ -78,14 +84,14 @@ def asked(lib, what, program):
     return buffer.raw
 
 
-def compile_as_cupy(text, options, architecture):
+def compile_as_cupy(text, options, architecture, lib=None):
     """Usage by kernel, of a source compiled with the options that CuPy would give.
 
     Raises:
         CompileError: NVRTC refuses.
     """
     added = [o.replace("sm_90", f"sm_{architecture}") for o in SURFACE["compile_options"]]
-    machine_code, log = compiled(text, (*options, *added, "--ptxas-options=-v"), "CUBIN")
+    machine_code, log = compiled(text, (*options, *added, "--ptxas-options=-v"), "CUBIN", lib)
     assert len(machine_code) > 1000
     return {
         m["name"]: Usage(int(m["registers"]), sum(int(m[k]) for k in ("stack", "stores", "loads")))
@@ -100,13 +106,13 @@ def instructions(text, options):
     return {part.partition("(")[0]: part for part in parts}
 
 
-def compiled(text, options, kind):
+def compiled(text, options, kind, lib=None):
     """What NVRTC makes of a source, "CUBIN" or "PTX", and what it says.
 
     Raises:
         CompileError: NVRTC refuses.
     """
-    lib, program = library(), ctypes.c_void_p()
+    lib, program = lib or library(), ctypes.c_void_p()
     given, source = [o.encode() for o in options], text.encode()
     assert not lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kern.cu", 0, None, None)
     try:
@@ -121,13 +127,14 @@ def compiled(text, options, kind):
 
 
 @functools.cache
-def usage(architecture, folder=None):
+def usage(architecture, folder=None, lib=None):
     """For each kernel, its usage in the four variants of types."""
     found = {name: [] for name in kernels.KERNELS}
     for file in kernels.FILES:
         text = kernels.source(folder or kernels_dir(), file)
         for types in VARIANTS:
-            for name, used in compile_as_cupy(text, kernels.options(*types), architecture).items():
+            made = compile_as_cupy(text, kernels.options(*types), architecture, lib)
+            for name, used in made.items():
                 found[name].append(used)
     return found
 

@@ -228,3 +228,18 @@ def test_clipping_over_two_devices(cupy):
     for p in params:
         p.grad = p.data * 1.0
     assert optim.clip_grad_norm_(params, 10.0) == 5.0
+
+
+def test_chance_is_the_same_on_both(cupy):
+    """Initial weights and dropout are drawn on the host, one after another."""
+    drawn = {}
+    for device in ("cpu", "cuda"):
+        mg.use(device)
+        mg.manual_seed(7)
+        drop, ones = nn.Dropout(0.5), mg.tensor(np.ones((64,)))
+        made = [*network().parameters(), drop(ones), drop(ones), *nn.Linear(3, 4).parameters()]
+        assert {t.device for t in made} == {device}
+        drawn[device] = [t.numpy() for t in made]
+    mg.use("cpu")
+    for here, there in zip(*drawn.values(), strict=True):
+        np.testing.assert_array_equal(there, here)
