@@ -42,7 +42,7 @@ extern "C" __global__ void BOUNDS col2im(
         for (int oh = first_oh; oh <= last_oh; ++oh) {
             const int down = h - oh * stride_h, kh = down / dilation_h;
             if (kh * dilation_h != down) continue;  // in a gap of a dilated window
-            #pragma unroll 2  // a 4x4 window at stride 2 goes round twice; four need twice the registers
+            #pragma unroll 2  // as often as a 4x4 window at stride 2 goes round; 4 take more registers
             for (int ow = first_ow; ow <= last_ow; ++ow) {
                 const int across = w - ow * stride_w, kw = across / dilation_w;
                 if (kw * dilation_w != across) continue;

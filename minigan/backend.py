@@ -8,6 +8,7 @@ that backend's `xp`; op bodies never ask which device they run on.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -208,6 +209,8 @@ def as_array(data: Any, dtype: Any = None, device: str | None = None) -> Any:
         ValueError: nested lists of unequal lengths.
     """
     backend = _by_array_type.get(type(data))
+    if backend is None and isinstance(data, getattr(sys.modules.get("cupy"), "ndarray", ())):
+        backend = get("cuda")  # CuPy's own, before anybody has asked for its backend
     if backend is None:
         keeps_type = hasattr(data, "dtype")  # NumPy scalars, memory maps
         try:

@@ -365,7 +365,8 @@ if __name__ == "__main__":
         examine(sys.argv[2:])
     else:
         run = [name for name, defect in BROKEN.items() if defect.method]
-        tables = [ask(sanitize, run) for sanitize in ("", "address", "thread")]
+        small = [name for name in run if BROKEN[name].method not in FAR]
+        tables = [ask("", run), ask("address", run), ask("thread", small)]
         for name in run:
-            layers = ", ".join(chain.from_iterable(table[name] for table in tables))
+            layers = ", ".join(chain.from_iterable(table.get(name, []) for table in tables))
             print(f"| {name} | {BROKEN[name].file} | {layers} |")

@@ -1,8 +1,7 @@
 """NVRTC, NVIDIA's compiler as a library, by ctypes: it needs no GPU and no driver.
 
-`pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-nvrtc` (parts of minigan[test]) brings those of CUDA
-12, which compiles for every architecture from sm_70 to sm_120, and of CUDA 13, which begins at sm_75.
-CuPy takes the one or the other.
+`pip install nvidia-cuda-nvrtc-cu12 nvidia-cuda-nvrtc` (parts of minigan[test]) brings two, as CuPy
+takes the one or the other: that of CUDA 12, for sm_70 to sm_120, and that of CUDA 13, from sm_75.
 
 `python tests/cuda/nvrtc.py` prints the table of registers in docs/verified.md.
 """

@@ -230,6 +230,14 @@ def test_clipping_over_two_devices(cupy):
     assert optim.clip_grad_norm_(params, 10.0) == 5.0
 
 
+def test_an_array_of_cupy_is_where_it_is(cupy):
+    """Before anybody has asked for "cuda", too."""
+    array = cupy.ones(3, "float32")
+    made = mg.Tensor(array)
+    assert made.device == "cuda"
+    assert made.data.data.ptr == array.data.ptr
+
+
 def test_chance_is_the_same_on_both(cupy):
     """Initial weights and dropout are drawn on the host, one after another."""
     drawn = {}
