@@ -32,6 +32,7 @@ class Backend:
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
         column_bytes: how much of a convolution's columns is made at a time.
+        adds_products: whether `add_product` is one pass; elsewhere few large products are better.
         kernels: `launch.Kernels` where there are hand-written ones, else None.
     """
 
@@ -39,6 +40,7 @@ class Backend:
     xp: Any
     array_type: type
     column_bytes = 1 << 28
+    adds_products = False
     kernels: Any = None
 
     def __reduce__(self) -> tuple:
@@ -74,6 +76,10 @@ class Backend:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
 
+    def add_product(self, a: Any, b: Any, out: Any) -> None:
+        """out += a @ b, all of them matrices."""
+        out += self.xp.matmul(a, b)
+
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array to work in, with nothing in it; on the CPU it is used again and again."""
         return self.xp.empty(shape, dtype)
@@ -84,9 +90,11 @@ class Host(Backend):
 
     name, xp, array_type = "cpu", np, np.ndarray
     column_bytes = 1 << 21  # more falls out of the cache, less starves BLAS
+    adds_products = True
     each = staticmethod(workers.each)
     blocks = staticmethod(workers.blocks)
     matmul = staticmethod(workers.matmul)
+    add_product = staticmethod(workers.add_product)
     scratch = staticmethod(workers.scratch)
 
     @property

@@ -15,6 +15,9 @@ import numpy as np
 
 from minigan import backend as backends
 from minigan.tensor import Tensor
+from minigan.workers import cut
+
+BLOCK = 1 << 18  # numbers that are updated at a time: with their memory they fit the cache
 
 
 class Optimizer:
@@ -85,21 +88,24 @@ class Optimizer:
         return [p.data, p.grad, *(arrays[i] for arrays in self.memory.values())]
 
     def _one_by_one(self, backend: backends.Backend, numbers: list[int]) -> None:
-        """Update these parameters, all on one backend."""
+        """Update these parameters, all on one backend; its workers share blocks of all of them."""
+        todo = []
         for i in numbers:
             arrays = self._arrays(i)
             if all(a.flags.c_contiguous for a in arrays):
                 arrays = [a.reshape(-1) for a in arrays]
-            self._update_by_blocks(backend, self.updates[i], arrays)
+            count = -(-arrays[0].size // BLOCK)
+            for some in cut(len(arrays[0]), count) if arrays[0].ndim else [...]:
+                todo.append((self.updates[i], [a[some] for a in arrays]))
 
-    _all_at_once = _one_by_one  # a subclass that has a kernel overrides it
-
-    def _update_by_blocks(self, backend: backends.Backend, t: int, arrays: list[Any]) -> None:
-        def block(p: Any, g: Any, *memory: Any) -> None:
+        def block(item: tuple[int, list[Any]]) -> None:
+            t, (p, g, *memory) = item
             a, b = (backend.scratch(name, p.shape, p.dtype) for name in ("a", "b"))
             self.update(p, g, dict(zip(self.memory, memory, strict=True)), t, a, b)
 
-        backend.blocks(block, *arrays)
+        backend.each(block, todo)
+
+    _all_at_once = _one_by_one  # a subclass that has a kernel overrides it
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from minigan import gemm
+
 PIECES = 4  # work is cut into this many, or a multiple
 PIECE_WORK = 1 << 24  # multiplications: handing a piece to another core costs as much as 2 ** 22
-BLOCK = 1 << 19  # numbers in a block of an element-wise pass: less is over before it is handed out
+BLOCK = 1 << 18  # numbers in a block of an element-wise pass: less is over before it is handed out
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
 
 
@@ -159,7 +161,7 @@ def blocks(function: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
     if largest < 2 * BLOCK:
         with _pool.one_blas_thread():
             return [function(*arrays)]
-    pieces = -(-largest // (BLOCK * PIECES)) * PIECES  # a multiple, so that no worker is left over
+    pieces = -(-largest // (BLOCK * 2)) * 2  # even, so that of two workers none is left over
     return each(lambda some: function(*(a[some] for a in arrays)), cut(len(arrays[0]), pieces))
 
 
@@ -183,6 +185,15 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
             lambda columns: np.matmul(a, b[..., columns], out=out[..., columns]),
             cut(out.shape[-1], pieces),
         )
+
+
+def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out += a @ b, for matrices; not cut up."""
+    if _busy():
+        gemm.add_product(a, b, out)
+    else:
+        with _pool.one_blas_thread():
+            gemm.add_product(a, b, out)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

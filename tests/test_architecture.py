@@ -12,6 +12,7 @@ PACKAGE = Path(minigan.__file__).parent
 # A file imports only from floors below its own. The ops stand on one another in a fixed order, and
 # so do the files of the floors beneath them.
 FLOORS = [
+    ["gemm"],
     ["workers", "memory", "kernels", "twins"],
     ["launch"],
     ["backend"],
@@ -22,7 +23,7 @@ FLOORS = [
     ["ops.arithmetic"],
     ["ops.reduction"],
     ["ops.linalg", "ops.activation", "ops.windows"],
-    ["ops.columns", "ops.pool", "ops.norm"],
+    ["ops.columns", "ops.strips", "ops.pool", "ops.norm"],
     ["ops.conv"],
     ["ops.resample"],
     ["ops"],

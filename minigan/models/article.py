@@ -11,7 +11,8 @@ def three_convolutions(width: int) -> list[nn.Module]:
     """Return the stack that both networks begin with: 3×3 convolution, batchnorm, ReLU, thrice."""
     layers: list[nn.Module] = []
     for inputs in (3, width, width):
-        layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        layers.append(nn.Conv2d(inputs, width, 3, padding=1))  # (N, H, W, width)
+        layers.append(nn.BatchNorm2d(width, negative_slope=0.0))  # and ReLU
     return layers
 
 

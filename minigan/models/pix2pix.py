@@ -112,8 +112,7 @@ class PatchGAN(nn.Module):
             Down(channels, width, norm=False),  # (N, H/2, W/2, width)
             Down(width, 2 * width),  # (N, H/4, W/4, 2·width)
             nn.Conv2d(2 * width, 4 * width, 4, padding=1, bias=False),  # (N, H/4 - 1, ..., 4·width)
-            nn.BatchNorm2d(4 * width),
-            nn.LeakyReLU(0.2),
+            nn.BatchNorm2d(4 * width, negative_slope=0.2),
             nn.Conv2d(4 * width, 1, 4, padding=1),  # (N, H/4 - 2, W/4 - 2, 1)
         )
         self.apply(normal_weights)

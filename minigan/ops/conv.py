@@ -20,12 +20,13 @@ size of the image. Groups are a stack of independent products: (G, rows, K) @ (G
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from minigan.autograd import Op
 from minigan.backend import Backend
-from minigan.ops import columns
+from minigan.ops import columns, strips
 from minigan.ops.columns import pixel_matrix, weight_matrix
 from minigan.ops.reduction import sum
 from minigan.ops.windows import (
@@ -149,6 +150,29 @@ def turned_geometry(g: Geometry) -> Geometry:
     return replace(g, padding=(eh - 1 - ph, ew - 1 - pw))
 
 
+def convolve_with(backend: Backend, g: Geometry, channels: int) -> Callable:
+    """Return the `convolve` that suits images of so many channels on this backend."""
+    plain = strips.convolve if suit_strips(backend, g, channels) else convolve
+    return backend.choose(plain, columns.convolve)
+
+
+def scatter_with(backend: Backend, g: Geometry, channels: int) -> Callable:
+    """Return the `scatter` that suits images of so many channels on this backend."""
+    plain = strips.scatter if suit_strips(backend, g, channels) else scatter
+    return backend.choose(plain, columns.scatter)
+
+
+def correlate_with(backend: Backend, g: Geometry, channels: int) -> Callable:
+    """Return the `correlate` that suits images of so many channels on this backend."""
+    plain = strips.correlate if suit_strips(backend, g, channels) else correlate
+    return backend.choose(plain, columns.correlate)
+
+
+def suit_strips(backend: Backend, g: Geometry, channels: int) -> bool:
+    """Whether images of so many channels are convolved strip by strip: on the CPU, if long."""
+    return backend.adds_products and strips.is_long(g, channels)
+
+
 class Conv2d(Op):
     """y (N, OH, OW, O) = convolution of x (N, H, W, C) with w (KH, KW, C/G, O), plus a bias (O,).
 
@@ -160,10 +184,10 @@ class Conv2d(Op):
         g, shape = self.geometry, (len(x), *self.size, w.shape[3])
         few = FEWER * w.shape[3] < x.shape[3] and shape[1:3] != (1, 1)
         if few and is_turnable(g, x.shape, shape):  # the columns of y are smaller than those of x
-            scattered = self.backend.choose(scatter, columns.scatter)
+            scattered = scatter_with(self.backend, g, shape[3])
             return scattered(self.backend, x, turned(w), turned_geometry(g), shape, bias)
         y = self.xp.empty(shape, dtype=x.dtype)
-        self.backend.choose(convolve, columns.convolve)(self.backend, x, w, g, y, bias)
+        convolve_with(self.backend, g, x.shape[3])(self.backend, x, w, g, y, bias)
         return y
 
     def backward(self, gy):
@@ -186,10 +210,10 @@ class ConvTranspose2d(Op):
         shape = (len(y), *self.size, w.shape[2] * g.groups)
         if is_turnable(g, shape, y.shape) and w.shape[3] <= FEWER * w.shape[2]:
             x = self.xp.empty(shape, dtype=y.dtype)
-            convolved = self.backend.choose(convolve, columns.convolve)
+            convolved = convolve_with(self.backend, g, y.shape[3])
             convolved(self.backend, y, turned(w), turned_geometry(g), x, bias)
             return x
-        return self.backend.choose(scatter, columns.scatter)(self.backend, y, w, g, shape, bias)
+        return scatter_with(self.backend, g, shape[3])(self.backend, y, w, g, shape, bias)
 
     def backward(self, gx):
         y, w = self.saved()
@@ -217,10 +241,11 @@ class ConvWeight(Op):
 
     def forward(self, x, y):
         self.save(0, 1)
-        g, correlated = self.geometry, self.backend.choose(correlate, columns.correlate)
+        g = self.geometry
         if is_turnable(g, x.shape, y.shape) and FEWER * y.shape[3] < x.shape[3]:
+            correlated = correlate_with(self.backend, g, y.shape[3])
             return turned(correlated(self.backend, y, x, turned_geometry(g)))
-        return correlated(self.backend, x, y, g)
+        return correlate_with(self.backend, g, x.shape[3])(self.backend, x, y, g)
 
     def backward(self, gw):
         x, y = self.saved()

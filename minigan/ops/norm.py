@@ -73,18 +73,14 @@ class BatchNorm(Op):
         """Return Σ rows and Σ a·b of each channel, (2, C), of a block."""
         channels = self.shapes[1][0]
         ones = self.xp.ones(rows.size // channels, dtype=rows.dtype)
-        product = self.backend.scratch("a", a.shape, a.dtype)
-        self.xp.multiply(a, b, out=product)
         sums = self.xp.empty((2, channels), dtype=rows.dtype)
         self.xp.matmul(ones, rows.reshape(-1, channels), out=sums[0])
-        self.xp.matmul(ones, product.reshape(-1, channels), out=sums[1])
+        products = self.xp.einsum("ij,ij->j", a, b)  # no array of products is made
+        self.xp.sum(products.reshape(-1, channels), axis=0, out=sums[1])
         return sums
 
     def slopes(self, y, out):
         bend_slopes(self.xp, y, self.slope, out)
-
-    def slopes_times(self, y, gy, out):
-        bend_slopes(self.xp, y, self.slope, out, gy)
 
     def backward(self, gy):
         x, gamma, *activated = self.saved()
@@ -106,7 +102,6 @@ class BatchNorm(Op):
         return self.backend.kernels.batch_norm_backward(x, gy, *kept, self.slope)
 
     def backward_by_blocks(self, gy, x, gamma, beta=None, y=None):
-        gy = gy if y is None else by_blocks(self, self.slopes_times, y, gy)
         (rows, wide), (g_rows, _) = widened(x), widened(gy)
         xp, m = self.xp, x.size // x.shape[-1]
         near, gx = wide(self.near), xp.empty_like(rows)
@@ -115,13 +110,23 @@ class BatchNorm(Op):
             xp.subtract(x, near, out=gx)
             return self.moments(g, g, gx)
 
+        def centre_behind_slopes(x, y, gy, g, gx):
+            bend_slopes(xp, y, self.slope, g, gy)
+            return centre(x, g, gx)
+
         def assemble(g, gx):
             gx *= slope
             gx += g
             gx -= shift
             gx *= scale
 
-        g_beta, dots = added(self.backend.blocks(centre, rows, g_rows, gx))
+        if y is None:
+            sums = self.backend.blocks(centre, rows, g_rows, gx)
+        else:
+            gy_rows, g_rows = g_rows, xp.empty_like(rows)
+            y_rows = y.reshape(rows.shape)
+            sums = self.backend.blocks(centre_behind_slopes, rows, y_rows, gy_rows, g_rows, gx)
+        g_beta, dots = added(sums)
         g_gamma = (dots - self.left * g_beta) * self.inv_std
         slope = self.inv_std * g_gamma * (-1 / m)
         shift = wide(g_beta * (1 / m) + self.left * slope)

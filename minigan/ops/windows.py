@@ -78,13 +78,13 @@ def scatter_windows(patches: Any, images: Any, g: Geometry, top: int = 0) -> Non
     (kh, kw), (dh, dw), (ph, pw) = g.kernel, g.dilation, g.padding
     for i in range(kh):
         offset = top * g.stride[0] + i * dh - ph
-        down, rows = _landing(patches.shape[1], images.shape[1], g.stride[0], offset)
+        down, rows = landing(patches.shape[1], images.shape[1], g.stride[0], offset)
         for j in range(kw):
-            across, cols = _landing(patches.shape[2], images.shape[2], g.stride[1], j * dw - pw)
+            across, cols = landing(patches.shape[2], images.shape[2], g.stride[1], j * dw - pw)
             images[:, rows, cols] += patches[:, down, across, i, j]
 
 
-def _landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
+def landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
     """Return which windows put their pixel at `offset` inside the image, and where it lands.
 
     Along one axis: window i puts it at i·stride + offset, and 0 ... size − 1 are inside.
