@@ -91,7 +91,7 @@ def test_a_backward_that_raises_is_wrong_and_named():
         gradcheck(mine, [X], seed=3)
     message = str(caught.value)
     assert message.startswith("gradcheck, order 1: backward raised IndexError: not there\n")
-    assert re.search(r"  in backward, .*test_gradcheck.py, line \d+\n", message)
+    assert re.search(r"  in backward, .*test_gradcheck_words.py, line \d+\n", message)
     assert message.endswith("function mine, seed 3")
     assert isinstance(caught.value.__cause__, IndexError)
 

@@ -1,6 +1,7 @@
 """On a real GPU, with `pytest --device cuda`: the registry, and a step of the main job.
 
-With our kernels and with plain CuPy. test_cuda_kernels.py, _columns and _moving run there as well.
+With our kernels and with plain CuPy. The kernels against their twins (running.FILES),
+test_cuda_columns.py and test_cuda_moving.py run there as well.
 """
 
 import numpy as np

@@ -36,14 +36,14 @@ def on_device(*arguments, path=()):
 def test_the_option_runs_what_it_should(tmp_path):
     (tmp_path / "cupy.py").write_text(CUPY)
     chosen = "main_job or sqrt or engine_has_it"
-    files = ["test_cuda_gpu.py", "test_cuda_kernels.py"]
+    files = ["test_cuda_gpu.py", "test_cuda_adam.py"]
     done = on_device("-rA", "-k", chosen, *files, path=[tmp_path])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for name in (
         "test_cuda_gpu.py::test_a_step_of_the_main_job[our kernels]",
         "test_cuda_gpu.py::test_a_step_of_the_main_job[plain CuPy]",
         "test_cuda_gpu.py::test_the_gradients_of_every_entry_of_the_registry[our kernels-sqrt]",
-        "test_cuda_kernels.py::test_adam_as_the_engine_has_it[int64-AdamW]",
+        "test_cuda_adam.py::test_adam_as_the_engine_has_it[int64-AdamW]",
     ):
         assert f"PASSED tests/cuda/{name}" in done.stdout or f"PASSED {name}" in done.stdout, name
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import broken
 import executor
 import pytest
+import running
 
 HERE = Path(__file__).resolve().parent
 
@@ -20,7 +21,7 @@ def test_the_kernels_under_a_sanitizer(sanitize):
     need(sanitize)
     command = [*executor.python(sanitize), "-m", "pytest", "-x", "-s", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(HERE / "test_cuda_kernels.py")],
+        [*command, *(str(HERE / name) for name in running.FILES)],
         cwd=HERE.parent.parent,
         env=executor.environment(sanitize),
         capture_output=True,
