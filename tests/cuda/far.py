@@ -73,10 +73,12 @@ def question(method, kind):
 
 
 def windows(method, single):
-    """The last two images of a batch: of one number each, `single` of them, or larger ones."""
+    """The last two images of a batch: `single` of one pixel, or larger ones."""
     rng = np.random.default_rng(1)
     if single:
-        one, geometry, count = (1, 1, 1), ((1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1)), single
+        groups = 1 if single < launch.INT_LIMIT else 2  # of one channel each
+        one, geometry = (1, 1, groups), ((1, 1), (1, 1), (0, 0), (1, 1), groups, (1, 1))
+        count = single
     else:
         one, geometry, count = (4, 4, 8), ((2, 2), (2, 2), (0, 0), (1, 1), 2, (2, 2)), 2**24 + 2
     two = rng.integers(1, 9, (2, *one)).astype(np.float32)
