@@ -28,7 +28,7 @@ FLOORS = [
     ["ops"],
     ["functional"],
     ["nn.init", "nn.module"],
-    ["nn.layers"],
+    ["nn.layers", "nn.spectral"],
     ["gradcheck.noise"],
     ["gradcheck.differences"],
     ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
