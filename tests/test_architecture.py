@@ -32,7 +32,8 @@ FLOORS = [
     ["gradcheck.noise"],
     ["gradcheck.differences"],
     ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
-    ["models", "training"],
+    ["models"],
+    ["training"],
     ["specs"],
     ["gradcheck.__main__"],
     [""],  # minigan/__init__.py
