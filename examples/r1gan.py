@@ -25,9 +25,9 @@ def parse_flags() -> argparse.Namespace:
         description="Make images from noise with a GAN that is regularised by R1.",
         epilog=training.WROTE,
     )
-    training.gan_flags(parser, out="runs/r1gan", steps=3000, batch=64, width=32)
+    training.gan_flags(parser, out="runs/r1gan", steps=8000, batch=32, width=32)
     number = training.positive_float
-    parser.add_argument("--gamma", type=number, default=10.0, help="weight of R1 (default: 10)")
+    parser.add_argument("--gamma", type=number, default=0.1, help="weight of R1 (default: 0.1)")
     return training.parse_gan_flags(parser)
 
 
@@ -47,9 +47,10 @@ def main() -> int:
     generator = DCGANGenerator(images.shape[1:], args.width, args.z)
     average = EMA(generator, decay=0.999)
     discriminator = Critic(images.shape[1:], args.width)  # no batchnorm under a penalty
-    # The two time scales are SAGAN's (Zhang et al. 2019, section 4), its betas too.
-    adam_g = optim.Adam(generator.parameters(), lr=1e-4, betas=(0.0, 0.9))
-    adam_d = optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.0, 0.9))
+    # Two time scales, as in SAGAN (Zhang et al. 2019, section 4), which has 1e-4 and 4e-4 for a
+    # million steps: too slow for a few thousand. The betas are StyleGAN's (Karras et al. 2019).
+    adam_g = optim.Adam(generator.parameters(), lr=4e-4, betas=(0.0, 0.99))
+    adam_d = optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99))
     run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)
     parts = {"g": generator, "d": discriminator, "adam_g": adam_g, "adam_d": adam_d}
     parts |= {"average": average, "batches": batches}
