@@ -2,16 +2,22 @@
 
 from minigan.models.article import ArticleDiscriminator, ArticleGenerator
 from minigan.models.classifier import ImageClassifier
+from minigan.models.conditional import ConditionalGenerator, ProjectionDiscriminator
 from minigan.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from minigan.models.mlp import MLPDiscriminator, MLPGenerator
 from minigan.models.pix2pix import PatchGAN, UNet, normal_weights
 
 __all__ = [
     "ArticleDiscriminator",
     "ArticleGenerator",
+    "ConditionalGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "ImageClassifier",
+    "MLPDiscriminator",
+    "MLPGenerator",
     "PatchGAN",
+    "ProjectionDiscriminator",
     "UNet",
     "normal_weights",
 ]
