@@ -29,11 +29,12 @@ FLOORS = [
     ["ops"],
     ["functional"],
     ["nn.init", "nn.module"],
-    ["nn.layers"],
+    ["nn.layers", "nn.spectral"],
     ["gradcheck.noise"],
     ["gradcheck.differences"],
     ["nn", "losses", "optim", "ema", "gradcheck", "metrics", "data"],
-    ["models", "training"],
+    ["models"],
+    ["training"],
     ["specs"],
     ["gradcheck.__main__"],
     [""],  # minigan/__init__.py
@@ -221,7 +222,7 @@ def public(tree):
 # Methods whose class says what they do, in every class that has them.
 SPEAK_FOR_THEMSELVES = {
     *("forward", "backward", "fused_backward"),
-    *("update", "decay", "factor", "describe"),
+    *("update", "decay", "factor", "describe", "with_weight"),
 }
 
 
