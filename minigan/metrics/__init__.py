@@ -11,9 +11,10 @@ from minigan.metrics.classes import inception_score, mode_histogram
 from minigan.metrics.distances import frechet_distance, kernel_distance
 from minigan.metrics.extract import extract, fingerprint
 from minigan.metrics.images import image_scores, mse, psnr, ssim
-from minigan.metrics.neighbours import density_coverage, precision_recall
+from minigan.metrics.neighbours import Balls, density_coverage, neighbour_scores, precision_recall
 
 __all__ = [
+    "Balls",
     "density_coverage",
     "extract",
     "fingerprint",
@@ -23,6 +24,7 @@ __all__ = [
     "kernel_distance",
     "mode_histogram",
     "mse",
+    "neighbour_scores",
     "precision_recall",
     "psnr",
     "ssim",
