@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from minigan import backend as backends
 from minigan import functional as F
+from minigan.autograd import grad
 from minigan.tensor import Tensor, lift
 
 
@@ -142,3 +145,93 @@ def binary_cross_entropy_with_logits(
     logits, target = _pair(who, logits, target)
     loss = target * F.softplus(-logits) + (1.0 - target) * F.softplus(logits)
     return _reduce(who, loss, reduction)
+
+
+def hinge(scores: Tensor, real: bool, reduction: str = "mean") -> Tensor:
+    """Return max(0, 1 − score) for real images and max(0, 1 + score) for generated ones.
+
+    What a discriminator minimises (Lim and Ye 2017; Miyato et al. 2018, equation 16): who is on the
+    right side by 1 or more is left alone. The generator's part is a mean: `-scores.mean()`.
+
+    Args:
+        scores: of any shape, unbounded.
+        real: whether they are of real images.
+    """
+    return _reduce("hinge", F.relu(1.0 - scores if real else 1.0 + scores), reduction)
+
+
+# Penalties on the slope of a critic. They are made of a gradient and differentiated once more.
+
+
+def between(real: Tensor, fake: Tensor) -> Tensor:
+    """Return a point on the line from each real image to the generated one beside it.
+
+    x̂ = εx + (1 − ε)G(z), with ε from U[0, 1), one for each pair, from the host generator (Gulrajani
+    et al. 2017, algorithm 1).
+
+    Raises:
+        ValueError: other shapes, or none.
+    """
+    real, fake = lift(real, fake)
+    if real.shape != fake.shape or not real.ndim:
+        raise ValueError(
+            f"between: real {real.shape} and fake {fake.shape} must be of one shape, (N, ...)"
+        )
+    share = backends.generator().random((len(real), *[1] * (real.ndim - 1)))
+    return fake + (real - fake) * Tensor(share, dtype=real.dtype, device=real.device)
+
+
+def gradient_norm(critic: Callable[[Tensor], Tensor], images: Tensor, eps: float = 1e-12) -> Tensor:
+    """Return ‖∂ critic / ∂ image‖ of each image: (N, ...) -> (N,). It can be differentiated.
+
+    The norm is over all axes but the first, √(Σ g² + eps): without eps the root has no slope where
+    the gradient is 0. A critic whose score of one image depends on the others, as batch
+    normalisation's does, has no such norm.
+
+    Raises:
+        ValueError: a critic that gives no score for each image.
+    """
+    return F.sqrt(_square_norm("gradient_norm", critic, images) + eps)
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, target: float = 1.0
+) -> Tensor:
+    """Return the mean of (‖∇ critic(x̂)‖ − target)², x̂ between real and generated images.
+
+    Gulrajani et al. 2017, equation 3, without its factor λ; see `between` and `gradient_norm`.
+
+    Args:
+        critic: (N, ...) -> (N, 1), or scores of another shape that begins with N.
+        real, fake: (N, ...); detach the generated images, or their generator is trained too.
+
+    Raises:
+        ValueError: other shapes, or a critic that gives no score for each image.
+    """
+    return ((gradient_norm(critic, between(real, fake)) - target) ** 2).mean()
+
+
+def r1_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """Return ½ · the mean of ‖∇ critic(x)‖² at real images x.
+
+    Mescheder et al. 2018, equation 9, without its factor γ. There is no root here, and no target:
+    where real and generated images are one, a good critic is flat.
+
+    Raises:
+        ValueError: a critic that gives no score for each image.
+    """
+    return _square_norm("r1_penalty", critic, real).mean() * 0.5
+
+
+def _square_norm(who: str, critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return Σ (∂ critic / ∂ image)² of each image, (N,), recorded."""
+    images = images if images.requires_grad else images.detach().requires_grad_()
+    scores = critic(images)
+    if not scores.ndim or not images.ndim or scores.shape[0] != images.shape[0]:
+        raise ValueError(
+            f"{who}: the critic made {scores.shape} of images {images.shape}; it must give a score "
+            "for each image, (N, ...), and take no mean over them"
+        )
+    # An image moves no score but its own, so the gradient of the sum has all gradients in it.
+    (slope,) = grad(scores.sum(), images, create_graph=True)
+    return (slope * slope).sum(tuple(range(1, images.ndim)))

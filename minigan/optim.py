@@ -1,4 +1,4 @@
-"""Floor 3: optimisers, learning-rate schedules and gradient clipping.
+"""Floor 3: optimisers, learning-rate schedules, and clipping of gradients and weights.
 
 An optimiser changes parameters in place and counts the change, so that a graph recorded before
 the step notices it. An update works block by block, in two scratch arrays that stay: no step
@@ -319,6 +319,21 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
         for g in gradients:
             g *= max_norm / norm
     return norm
+
+
+def clip_weights_(params: Tensor | Iterable[Tensor], bound: float) -> None:
+    """Hold every number of the parameters in [−bound, bound] (Arjovsky et al. 2017, algorithm 1).
+
+    In place, and counted as a change: call it after `step`, not between forward and backward.
+
+    Raises:
+        ValueError: bound <= 0; nothing is then clipped.
+    """
+    if not bound > 0:
+        raise ValueError(f"clip_weights_: bound must be positive, got {bound}")
+    for p in [params] if isinstance(params, Tensor) else params:
+        p.backend.xp.clip(p.data, -bound, bound, out=p.data)
+        p.bump_version()
 
 
 class Schedule:

@@ -19,6 +19,7 @@ def load_images(
     part: str = "train",
     size: int | None = None,
     data_dir: str | os.PathLike | None = None,
+    download: bool = False,
 ) -> LabelledImages:
     """The images of the data set `name`, one of `IMAGES`.
 
@@ -27,6 +28,7 @@ def load_images(
         size: pixels a side; None for the set's own (28, 8 for the digits, 64 for the emoji). The
             emoji are drawn at any size from 8 to 256, the others can only be padded with black.
         data_dir: where to look for (Fashion-)MNIST.
+        download: fetch (Fashion-)MNIST if it is nowhere.
 
     Returns:
         Images uint8 `(N, size, size, C)` and labels. The emoji have three channels and one class.
@@ -39,7 +41,7 @@ def load_images(
         raise ValueError(f"load_images: part is {part!r} but must be 'train' or 'test'")
     if name in ("fashion-mnist", "mnist"):
         read = fashion_mnist if name == "fashion-mnist" else mnist
-        return read(data_dir, part, 28 if size is None else size)
+        return read(data_dir, part, 28 if size is None else size, download)
     if name == "digits":
         return digits(part, 8 if size is None else size)
     if name == "emoji":

@@ -32,5 +32,6 @@ from minigan.nn.layers import (
     Upsample,
 )
 from minigan.nn.module import Module, ModuleList, Parameter, Sequential
+from minigan.nn.spectral import SpectralNorm
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -25,6 +25,13 @@ class _Affine(Module):
         init.uniform_(self.weight, -bound, bound)
         self.bias = init.uniform_(Parameter(np.zeros(outputs)), -bound, bound) if bias else None
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_weight(x, self.weight)
+
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return what the layer makes of x with another weight of the same shape."""
+        raise NotImplementedError(f"{type(self).__name__}: with_weight is not written")
+
     def describe(self) -> str:
         names = ("stride", "padding", "output_padding", "dilation", "groups")
         options = [f"{n}={getattr(self, n)}" for n in names if hasattr(self, n)]
@@ -38,8 +45,8 @@ class Linear(_Affine):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         self._make((in_features, out_features), out_features, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.matmul(x, self.weight)
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        y = F.matmul(x, weight)
         return y if self.bias is None else y + self.bias
 
 
@@ -62,9 +69,9 @@ class Conv2d(_Affine):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self._make((*kernel, in_channels // groups, out_channels), out_channels, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 
 
@@ -89,10 +96,10 @@ class ConvTranspose2d(_Affine):
         self.groups, self.dilation = groups, dilation
         self._make((*kernel, out_channels // groups, in_channels), out_channels, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv_transpose2d(
             x,
-            self.weight,
+            weight,
             self.bias,
             self.stride,
             self.padding,
@@ -211,7 +218,11 @@ class Embedding(Module):
         self.weight = init.normal_(Parameter(np.zeros((num_embeddings, embedding_dim))), 0.0, 1.0)
 
     def forward(self, indices: Any) -> Tensor:
-        return F.embedding(indices, self.weight)
+        return self.with_weight(indices, self.weight)
+
+    def with_weight(self, indices: Any, weight: Tensor) -> Tensor:
+        """Return rows of another table of the same shape."""
+        return F.embedding(indices, weight)
 
     def describe(self) -> str:
         return ", ".join(map(str, self.weight.shape))

@@ -263,6 +263,38 @@ def embedding_case(choose: Choices) -> Case:
     return Case(call, lambda weight: one_hot(rows, weight), inputs, f"rows {rows.shape}")
 
 
+@spec("nn.SpectralNorm", "layer")
+def spectral_norm_case(choose: Choices) -> Case:
+    """In evaluation, where u does not depend on the weight; a layer of each kind."""
+    features, outputs = choose.of(2, 3, 1), choose.of(3, 2, 1)
+    kind, bias = choose.of("linear", "conv", "transposed"), choose.yes()
+    if kind == "linear":
+        layer: nn.Module = nn.Linear(features, outputs, bias)
+        shape: Shape = (choose.integer(1, 3), features)
+    else:
+        cls = nn.Conv2d if kind == "conv" else nn.ConvTranspose2d
+        layer, shape = cls(features, outputs, 2, bias=bias), (batch(choose), 3, 2, features)
+    normed = nn.SpectralNorm(layer).eval()
+    u = normed.u.numpy().astype(np.float64)
+
+    def by_definition(x: np.ndarray, w: np.ndarray, b: Any = None) -> np.ndarray:
+        w = w / np.sqrt(((w.reshape(-1, w.shape[-1]) @ u) ** 2).sum() + 1e-12)
+        if kind == "linear":
+            return np.einsum("ni,io->no", x, w) + (0.0 if b is None else b)
+        if kind == "conv":
+            return reference.conv2d(x, w, b, (1, 1), (0, 0), (1, 1), 1)
+        return reference.conv_transpose2d(x, w, b, (1, 1), (0, 0), (0, 0), 1, (1, 1))
+
+    call, sizes = module_call(normed)
+
+    def with_u(x: Tensor, *parameters: Tensor) -> Tensor:
+        normed.u = Tensor(u, dtype=x.dtype, device=x.device)
+        return call(x, *parameters)
+
+    inputs = draw_inputs(choose, shape, *sizes)
+    return Case(with_u, by_definition, inputs, f"{kind} bias={bias}")
+
+
 # Layers in a row
 
 

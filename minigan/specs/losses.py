@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from minigan import functional as F
 from minigan import losses
 from minigan.specs.case import Case, spec
 from minigan.specs.choices import Choices
+from minigan.specs.elementwise import seeded
 from minigan.specs.values import (
     Fill,
+    Shape,
     draw_inputs,
     near_integers,
     off_integers,
+    positive,
     shapes,
     spread,
     unit,
@@ -90,4 +94,104 @@ def cross_entropy_case(choose: Choices) -> Case:
         by_definition,
         draw_inputs(choose, shape),
         f"{reduction} smoothing={smoothing}",
+    )
+
+
+@spec("losses.hinge", "loss")
+def hinge_case(choose: Choices) -> Case:
+    """Scores of real and of generated images, away from the corners at 1 and −1."""
+    reduction, real = choose.of(*REDUCE), choose.yes()
+    sign = 1.0 if real else -1.0
+    return Case(
+        lambda x: losses.hinge(x, real, reduction),
+        lambda x: REDUCE[reduction](np.maximum(0, 1 - sign * x)),
+        draw_inputs(choose, full(choose), fill=off_integers),
+        f"{reduction} real={real}",
+    )
+
+
+# Penalties on the slope of a critic
+
+
+def samples(choose: Choices) -> Shape:
+    """Return the shape of some vectors or images."""
+    return (choose.integer(1, 3), *choose.of((2,), (3,), (2, 1, 2), (1, 3, 1)))
+
+
+def shares(seed: int, shape: Shape) -> np.ndarray:
+    """What the host generator gives for each sample of that shape after this seed."""
+    return np.random.default_rng(seed).random((shape[0], *[1] * (len(shape) - 1)))
+
+
+@spec("losses.between", "loss")
+def between_case(choose: Choices) -> Case:
+    """Each pair has a share of its own."""
+    shape, seed = samples(choose), choose.seed()
+
+    def by_definition(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        share = shares(seed, shape)
+        return share * x + (1 - share) * y
+
+    inputs = draw_inputs(choose, shape, shape)
+    return Case(seeded(losses.between, seed), by_definition, inputs)
+
+
+def dense(x: Tensor, weight: Tensor, v: Tensor) -> Tensor:
+    """A critic: one hidden layer with a SiLU, and one score for each sample."""
+    flat = F.reshape(x, (x.shape[0], -1))
+    return F.matmul(F.silu(F.matmul(flat, weight)), F.reshape(v, (-1, 1)))
+
+
+def squares(x: np.ndarray, weight: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The squared norm of the slope of `dense` at each sample, which is W (v · silu'(x W))."""
+    z = x.reshape(len(x), -1) @ weight
+    s = special.expit(z)
+    return (((s + z * s * (1 - s)) * v @ weight.T) ** 2).sum(axis=1)
+
+
+def dense_inputs(choose: Choices, shape: Shape, sets: int) -> tuple[np.ndarray, ...]:
+    """Return so many sets of samples, and the two weights of `dense`."""
+    features, hidden = int(np.prod(shape[1:])), choose.integer(1, 3)
+    return draw_inputs(
+        choose,
+        *[shape] * sets,
+        (features, hidden),
+        (hidden,),
+        fill=(*[spread] * sets, spread, positive),
+    )
+
+
+@spec("losses.gradient_norm", "loss")
+def gradient_norm_case(choose: Choices) -> Case:
+    """As a function of the samples and of the critic's weights."""
+    return Case(
+        lambda x, w, v: losses.gradient_norm(lambda x: dense(x, w, v), x),
+        lambda x, w, v: np.sqrt(squares(x, w, v) + 1e-12),
+        dense_inputs(choose, samples(choose), 1),
+    )
+
+
+@spec("losses.gradient_penalty", "loss")
+def gradient_penalty_case(choose: Choices) -> Case:
+    """Both sets of samples may want a gradient, and the critic's weights."""
+    shape, seed, target = samples(choose), choose.seed(), choose.of(1.0, 0.0)
+
+    def call(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return losses.gradient_penalty(lambda x: dense(x, w, v), x, y, target)
+
+    def by_definition(x: np.ndarray, y: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        share = shares(seed, shape)
+        return np.mean((np.sqrt(squares(share * x + (1 - share) * y, w, v)) - target) ** 2)
+
+    inputs = dense_inputs(choose, shape, 2)
+    return Case(seeded(call, seed), by_definition, inputs, f"target={target}")
+
+
+@spec("losses.r1_penalty", "loss")
+def r1_penalty_case(choose: Choices) -> Case:
+    """As a function of the samples and of the critic's weights."""
+    return Case(
+        lambda x, w, v: losses.r1_penalty(lambda x: dense(x, w, v), x),
+        lambda x, w, v: 0.5 * np.mean(squares(x, w, v)),
+        dense_inputs(choose, samples(choose), 1),
     )

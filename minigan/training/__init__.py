@@ -3,29 +3,65 @@
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .cli import natural_int, plain_errors, positive_int, require_extras, standard_flags
 from .extras import MissingExtraError
+from .gan import (
+    WROTE,
+    gan_flags,
+    load_real,
+    nearest,
+    parse_gan_flags,
+    save_interpolation,
+    save_neighbours,
+    show_end,
+    show_generator,
+)
+from .generators import (
+    ImageGenerator,
+    generate,
+    load_generator,
+    sample,
+    save_generator,
+    save_snapshot,
+    snapshots,
+)
 from .pictures import save_confusion, save_curves, save_grid
 from .run import DivergenceError, Run, RunError
 from .samples import save_film, save_samples
 from .state import resume, save
 
 __all__ = [
+    "WROTE",
     "CheckpointError",
     "DivergenceError",
+    "ImageGenerator",
     "MissingExtraError",
     "Run",
     "RunError",
+    "gan_flags",
+    "generate",
     "load_checkpoint",
+    "load_generator",
+    "load_real",
     "natural_int",
+    "nearest",
+    "parse_gan_flags",
     "plain_errors",
     "positive_int",
     "require_extras",
     "resume",
+    "sample",
     "save",
     "save_checkpoint",
     "save_confusion",
     "save_curves",
     "save_film",
+    "save_generator",
     "save_grid",
+    "save_interpolation",
+    "save_neighbours",
     "save_samples",
+    "save_snapshot",
+    "show_end",
+    "show_generator",
+    "snapshots",
     "standard_flags",
 ]

@@ -18,11 +18,13 @@ def save_grid(
     columns: Sequence[np.ndarray],
     titles: Sequence[str] = (),
     scale: int | None = None,
+    across: int | None = None,
 ) -> None:
     """Write a PNG sheet on which images i of all `columns` stand side by side, for every i.
 
     Each column is (N, H, W, 3) or (N, H, W, 1), of one N, H, W: uint8, or floats in [-1, 1]
     (clipped). `titles` names the columns; `scale` enlarges pixels (default: to about 128 a side).
+    `across` is how many i there are in a row (default: so many that the sheet is about 4:3).
     Raises ValueError for other shapes or dtypes, and for floats that are not finite.
     """
     Image, ImageDraw = import_extra("PIL.Image"), import_extra("PIL.ImageDraw")
@@ -33,7 +35,7 @@ def save_grid(
     thin = max(2, width // 40)
     wide = 5 * thin if k > 1 else thin
     step_x, step_y = k * (width + thin) - thin + wide, height + (2 * thin if k > 1 else thin)
-    across = _groups_across(n, step_x, step_y)
+    across = across or _groups_across(n, step_x, step_y)
     down = math.ceil(n / across)
     font = _title_font(titles, width) if titles else None
     top = int(font.size * 1.6) if font else wide

@@ -34,7 +34,9 @@ from .files import DirectoryLock, append_line, is_other_than_a_file, replace_fil
 from .signals import StopSignals
 from .words import Forgiving, warn
 
-MAY_CHANGE = {"steps", "out", "resume", "device", "gif"}  # from one part of a run to the next
+# From one part of a run to the next:
+MAY_CHANGE = {"steps", "out", "resume", "device", "gif", "data_dir", "download"}
+FOLDERS = ("frames", "generators")  # of the run: their files are named by step, 00000500.npz
 STATE = {"step": int, "seconds": float, "log_bytes": int, "best": dict, "config": dict}
 
 
@@ -255,10 +257,20 @@ class Run:
             )
         self._write_config()
         replace_file(log, lambda file: file.write(text))
+        for file in self._files_by_step():
+            if int(file.stem) > step:
+                file.unlink()
         self._lines = [line for _, line in lines]
         self._seconds_before, self.best = state["seconds"], dict(state["best"])
         print(f"going on after step {step} of {self.total_steps}", flush=True)
         return step
+
+    def _files_by_step(self) -> Iterator[Path]:
+        """The files in the run's folders that are named by a step."""
+        for folder in FOLDERS:
+            for file in self.path(folder).glob("*.*"):
+                if file.stem.isdecimal() and file.is_file():
+                    yield file
 
     def _claim_directory(self, resume: bool) -> None:
         if resume and not any(os.path.lexists(path) for path in self.checkpoints()):
@@ -276,7 +288,7 @@ class Run:
         for stray in self.out.glob(".*.tmp"):  # of a save that was killed
             stray.unlink()
         if files and not resume:
-            self._move_aside([*files, *(d for d in [self.path("frames")] if d.is_dir())])
+            self._move_aside([*files, *(d for d in map(self.path, FOLDERS) if d.is_dir())])
 
     def _refuse_others(self) -> None:
         """A folder would fail the first save, and a pipe be waited for for ever."""

@@ -14,19 +14,23 @@ MOST_FRAMES = 100  # of a film; of more, every second one and so on
 
 
 def save_samples(
-    run: Run, step: int, columns: Sequence[np.ndarray], titles: Sequence[str] = ()
+    run: Run,
+    step: int,
+    columns: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    across: int | None = None,
 ) -> None:
     """Write samples.png, as `save_grid`, and curves.png; with --gif a frame of training.gif too.
 
     Make the samples from the same noise or the same inputs each time, so that they can be compared.
     """
-    save_grid(run.path("samples.png"), columns, titles)
+    save_grid(run.path("samples.png"), columns, titles, across=across)
     if run.history():
         save_curves(run.path("curves.png"), run.history())
     if run.config.get("gif"):
         frames = run.path("frames")
         frames.mkdir(exist_ok=True)
-        save_grid(frames / f"{step:08d}.png", columns, titles)
+        save_grid(frames / f"{step:08d}.png", columns, titles, across=across)
         if step == run.total_steps or run.interrupted:
             save_film(run.path("training.gif"), frames, step)
 

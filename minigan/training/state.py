@@ -43,7 +43,7 @@ def save(
     """
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
     for name, value in {**state, **(best or {})}.items():
-        _check_finite(step, name, value)
+        check_finite(step, name, value)
     lowest = {name: float(value) for name, value in (best or {}).items()}
     is_best = any(value < run.best.get(name, math.inf) for name, value in lowest.items())
     state["random"] = backend.generator().bit_generator.state
@@ -123,11 +123,11 @@ def _load_newest(run: Run) -> tuple[Path, dict[str, Any], list[Path]]:
     raise errors[0]
 
 
-def _check_finite(step: int, name: str, value: object) -> None:
+def check_finite(step: int, name: str, value: object) -> None:
     """DivergenceError if a number anywhere in `value` is NaN or infinite."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_finite(step, f"{name}/{key}", inner)
+            check_finite(step, f"{name}/{key}", inner)
     elif isinstance(value, (float, np.floating, np.ndarray)):
         wrong = np.size(value) - np.count_nonzero(np.isfinite(value))
         if wrong:
