@@ -70,9 +70,7 @@ class Conv2d(_Affine):
         self._make((*kernel, in_channels // groups, out_channels), out_channels, bias)
 
     def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(
-            x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Affine):

@@ -23,22 +23,28 @@ from .generators import (
     save_snapshot,
     snapshots,
 )
+from .judging import Candidate, find_candidate, load_classifier
 from .pictures import save_confusion, save_curves, save_grid
+from .report import verdict, write_report
+from .rows import save_rows
 from .run import DivergenceError, Run, RunError
 from .samples import save_film, save_samples
 from .state import resume, save
 
 __all__ = [
     "WROTE",
+    "Candidate",
     "CheckpointError",
     "DivergenceError",
     "ImageGenerator",
     "MissingExtraError",
     "Run",
     "RunError",
+    "find_candidate",
     "gan_flags",
     "generate",
     "load_checkpoint",
+    "load_classifier",
     "load_generator",
     "load_real",
     "natural_int",
@@ -58,10 +64,13 @@ __all__ = [
     "save_grid",
     "save_interpolation",
     "save_neighbours",
+    "save_rows",
     "save_samples",
     "save_snapshot",
     "show_end",
     "show_generator",
     "snapshots",
     "standard_flags",
+    "verdict",
+    "write_report",
 ]

@@ -331,7 +331,9 @@ class Run:
         print(f"the earlier run is now in {aside} (to go on with a run: --resume)", flush=True)
 
     def _write_config(self) -> None:
-        content = {"given": self._given, "config": self.config, "versions": _versions()}
+        script = Path(sys.argv[0]).stem
+        content = {"script": script, "given": self._given, "config": self.config}
+        content["versions"] = _versions()
         self._write_json("config.json", content)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
