@@ -1,6 +1,5 @@
 """examples/classify_fashion.py in a process of its own, on a few images made up here."""
 
-import gzip
 import json
 import os
 import signal
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import write_fashion
 
 import minigan as mg
 from minigan import data, metrics, nn, optim, training
-from minigan.data import mnist_sets
 from minigan.models import ImageClassifier
 from minigan.training import load_checkpoint
 
@@ -22,22 +21,9 @@ SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "classify_fashion
 SMALL = ("--batch", "8", "--width", "2", "--size", "28")
 
 
-def idx(array):
-    shape = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + shape + array.tobytes()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four files as Fashion-MNIST's, of 40 images each whose brightness tells the class."""
-    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for images, labels in mnist_sets.FILES.values():
-        marks = (np.arange(40) % 10).astype(np.uint8)
-        noise = random.integers(0, 20, (40, 28, 28))
-        pixels = (marks[:, None, None] * 20 + noise).astype(np.uint8)
-        (folder / images).write_bytes(gzip.compress(idx(pixels)))
-        (folder / labels).write_bytes(gzip.compress(idx(marks)))
-    return folder
+    return write_fashion(tmp_path_factory.mktemp("data"))
 
 
 def run(*flags, code=0, **environment):

@@ -99,18 +99,18 @@ class DCGANDiscriminator(nn.Module):
         check_sizes("DCGANDiscriminator", width=width)
         count = levels("DCGANDiscriminator", tuple(image_shape))
         channels = [width * 2**n for n in range(count)]  # 64 128 256
-        self.layers = nn.Sequential(
+        self.features = nn.Sequential(
             nn.Conv2d(image_shape[2], width, 4, stride=2, padding=1),  # (N, 16, 16, 64)
             nn.LeakyReLU(0.2),
         )
         for before, after in itertools.pairwise(channels):
-            self.layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
-            self.layers.append(nn.BatchNorm2d(after, negative_slope=0.2))
+            self.features.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+            self.features.append(nn.BatchNorm2d(after, negative_slope=0.2))
         # (N, 8, 8, 128), (N, 4, 4, 256)
-        self.layers.append(nn.Flatten())
-        self.layers.append(nn.Linear(SMALLEST * SMALLEST * channels[-1], 1))
+        self.features.append(nn.Flatten())  # (N, 4·4·256)
+        self.last = nn.Linear(SMALLEST * SMALLEST * channels[-1], 1)  # (N, 1)
         self.apply(normal_weights)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, C) in [-1, 1] -> scores (N, 1), large where an image looks real."""
-        return self.layers(images)
+        return self.last(self.features(images))

@@ -16,10 +16,9 @@ class SpectralNorm(Module):
     """A layer whose weight is divided by its largest singular value σ (Miyato et al. 2018).
 
     The weight is read as a matrix W, the last axis against the rest: (in, out) of a Linear,
-    (KH·KW·in, out) of a convolution. For a vector u of length 1, ‖W u‖ is at most σ, and equal where
-    u is the singular vector. `u` is kept, and moved there by one power iteration at each call in
-    training (algorithm 1); in evaluation it stays. W u is needed for that, so σ costs two products
-    of W with a vector.
+    (KH·KW·in, out) of a convolution. For a vector u of length 1, ‖W u‖ is at most σ, and equal
+    where u is the singular vector. `u` is kept, and moved there by one power iteration at each call
+    in training (algorithm 1); in evaluation it stays. That takes three products of W with a vector.
 
     The gradient passes through σ to the weight, while u counts as constant: W/σ has no slope along
     W, as it does not change with the size of W (equation 12).

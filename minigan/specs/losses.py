@@ -149,6 +149,11 @@ def squares(x: np.ndarray, weight: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (((s + z * s * (1 - s)) * v @ weight.T) ** 2).sum(axis=1)
 
 
+def norms(x: np.ndarray, weight: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """And the norm, with its epsilon."""
+    return np.sqrt(squares(x, weight, v) + 1e-12)
+
+
 def dense_inputs(choose: Choices, shape: Shape, sets: int) -> tuple[np.ndarray, ...]:
     """Return so many sets of samples, and the two weights of `dense`."""
     features, hidden = int(np.prod(shape[1:])), choose.integer(1, 3)
@@ -166,7 +171,7 @@ def gradient_norm_case(choose: Choices) -> Case:
     """As a function of the samples and of the critic's weights."""
     return Case(
         lambda x, w, v: losses.gradient_norm(lambda x: dense(x, w, v), x),
-        lambda x, w, v: np.sqrt(squares(x, w, v) + 1e-12),
+        norms,
         dense_inputs(choose, samples(choose), 1),
     )
 
@@ -181,7 +186,7 @@ def gradient_penalty_case(choose: Choices) -> Case:
 
     def by_definition(x: np.ndarray, y: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
         share = shares(seed, shape)
-        return np.mean((np.sqrt(squares(share * x + (1 - share) * y, w, v)) - target) ** 2)
+        return np.mean((norms(share * x + (1 - share) * y, w, v) - target) ** 2)
 
     inputs = dense_inputs(choose, shape, 2)
     return Case(seeded(call, seed), by_definition, inputs, f"target={target}")

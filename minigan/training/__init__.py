@@ -1,7 +1,14 @@
 """What example scripts share: flags, run directory, checkpoints, pictures. The loop is theirs."""
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from .cli import natural_int, plain_errors, positive_int, require_extras, standard_flags
+from .cli import (
+    natural_int,
+    plain_errors,
+    positive_float,
+    positive_int,
+    require_extras,
+    standard_flags,
+)
 from .extras import MissingExtraError
 from .gan import (
     WROTE,
@@ -51,6 +58,7 @@ __all__ = [
     "nearest",
     "parse_gan_flags",
     "plain_errors",
+    "positive_float",
     "positive_int",
     "require_extras",
     "resume",

@@ -44,6 +44,14 @@ def natural_int(text: str) -> int:
     return _int_from(text, 0)
 
 
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+
+
 def _int_from(text: str, least: int) -> int:
     with contextlib.suppress(ValueError):
         if int(text) >= least:

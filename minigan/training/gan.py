@@ -144,7 +144,7 @@ def save_neighbours(path: Path, made: np.ndarray, real: np.ndarray, count: int =
         real: uint8 (N, H, W, C).
     """
     chosen, _ = nearest(made, real, count)
-    titles = ["made", "nearest", *[""] * (count - 1)]
+    titles = ["made", "nearest", "second", "third", *[""] * count][: count + 1]
     save_grid(path, [made, *(real[chosen[:, i]] for i in range(count))], titles)
 
 

@@ -4,6 +4,7 @@ A generator is a module of `minigan.models` with the attributes of `ImageGenerat
 its class's name, its settings and its weights: enough to build it again and draw from it.
 """
 
+import inspect
 import math
 import os
 from collections.abc import Mapping
@@ -97,7 +98,11 @@ def load_generator(path: str | os.PathLike) -> nn.Module:
 def generator_kinds() -> Mapping[str, type[nn.Module]]:
     """The classes of `minigan.models` that make images from noise, by name."""
     found = {name: getattr(models, name) for name in models.__all__}
-    return {name: kind for name, kind in found.items() if hasattr(kind, "classes")}
+    return {
+        name: kind
+        for name, kind in found.items()
+        if isinstance(kind, type) and "z_size" in inspect.signature(kind).parameters
+    }
 
 
 def sample(

@@ -1,8 +1,9 @@
 """Pictures of a run: sheets of images beside each other, and curves of what was logged."""
 
+import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -56,30 +57,61 @@ def save_curves(
     path: str | os.PathLike,
     history: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     titles: Mapping[str, str] | None = None,
+    together: Sequence[Sequence[str]] = (),
 ) -> None:
     """Write a PNG with one panel for every name in `history` (from `Run.history`).
 
     The raw values are faint, their moving average is a strong line. `titles` maps names to what
-    should stand above their panels, units included. Raises ValueError if `history` is empty.
+    should stand above their panels, units included. `together` lists names that share a panel.
+    Raises ValueError if `history` is empty.
     """
     if not history:
         raise ValueError("save_curves: nothing was logged")
     Figure = import_extra("matplotlib.figure").Figure
-    figure = Figure(figsize=(8, 0.6 + 1.9 * len(history)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(history), sharex=True, squeeze=False)[:, 0]
-    for i, (panel, (name, (steps, values))) in enumerate(zip(panels, history.items(), strict=True)):
-        colour, smooth = COLOURS[i % len(COLOURS)], _moving_average(values)
-        panel.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-        panel.plot(
-            steps, smooth, color=colour, linewidth=1.8, marker="." if len(steps) == 1 else ""
-        )
-        panel.set_title((titles or {}).get(name, name), loc="left", fontsize=11)
-        panel.set_title(f"{smooth[-1]:.3g}", loc="right", fontsize=11, color=colour)
-        panel.set_ylim(*_limits(values, smooth))
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
+    groups = _grouped(list(history), together)
+    figure = Figure(figsize=(8, 0.6 + 1.9 * len(groups)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
+    colours = itertools.cycle(COLOURS)
+    for panel, names in zip(panels, groups, strict=True):
+        _draw_curves(panel, {name: history[name] for name in names}, titles or {}, colours)
     panels[-1].set_xlabel("training step")
     replace_file(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _grouped(names: list[str], together: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The names, each group of `together` where the first of it stands."""
+    groups: list[list[str]] = []
+    for name in names:
+        group = next((list(g) for g in together if name in g), [name])
+        there = [n for n in group if n in names]
+        if there not in groups:
+            groups.append(there)
+    return groups
+
+
+def _draw_curves(
+    panel: "Axes",  # noqa: F821
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    titles: Mapping[str, str],
+    colours: Iterator[str],
+) -> None:
+    limits = []
+    for name, (steps, values) in curves.items():
+        colour, smooth = next(colours), _moving_average(values)
+        said = f"{titles.get(name, name)}  {smooth[-1]:.3g}"
+        mark = "." if len(steps) == 1 else ""
+        panel.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        panel.plot(steps, smooth, color=colour, linewidth=1.8, marker=mark, label=said)
+        limits.append(_limits(values, smooth))
+    if len(curves) == 1:
+        panel.set_title(titles.get(name, name), loc="left", fontsize=11)
+        panel.set_title(f"{smooth[-1]:.3g}", loc="right", fontsize=11, color=colour)
+    else:
+        panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(curves), frameon=False)
+    lows, highs = zip(*limits, strict=True)
+    panel.set_ylim(min(lows), max(highs))
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def to_rgb(images: np.ndarray) -> np.ndarray:

@@ -10,6 +10,9 @@ from .files import replace_file
 from .pictures import save_curves, save_grid
 from .run import Run
 
+# The two players of a GAN, and how real the discriminator finds real and generated images
+TOGETHER = (("d", "g"), ("d_x", "d_gz"))
+TITLES = {"d": "loss of D", "g": "loss of G", "d_x": "D(x)", "d_gz": "D(G(z))"}
 MOST_FRAMES = 100  # of a film; of more, every second one and so on
 
 
@@ -26,7 +29,7 @@ def save_samples(
     """
     save_grid(run.path("samples.png"), columns, titles, across=across)
     if run.history():
-        save_curves(run.path("curves.png"), run.history())
+        save_curves(run.path("curves.png"), run.history(), TITLES, TOGETHER)
     if run.config.get("gif"):
         frames = run.path("frames")
         frames.mkdir(exist_ok=True)
