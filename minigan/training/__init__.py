@@ -32,6 +32,7 @@ from .generators import (
 )
 from .judging import Candidate, find_candidate, load_classifier
 from .pictures import save_confusion, save_curves, save_grid
+from .plane import save_plane, show_plane
 from .report import verdict, write_report
 from .rows import save_rows
 from .run import DivergenceError, Run, RunError
@@ -72,11 +73,13 @@ __all__ = [
     "save_grid",
     "save_interpolation",
     "save_neighbours",
+    "save_plane",
     "save_rows",
     "save_samples",
     "save_snapshot",
     "show_end",
     "show_generator",
+    "show_plane",
     "snapshots",
     "standard_flags",
     "verdict",
