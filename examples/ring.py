@@ -4,9 +4,9 @@
     python examples/ring.py --loss r1 --out runs/ring-r1
 
 The data are points around eight places on a ring, or 25 on a grid (`--data grid`). A generator that
-finds one place makes good points, and has not learnt the data. All losses train the same networks,
-with the same optimiser. It takes a minute and a half at most on one core. Look at training.gif: the data
-are grey, what is generated is blue, the background is warm where the critic says "real".
+finds one place makes good points, and has not learnt the data. All losses train the same networks.
+Cost: a minute and a half at most on one core. Look at training.gif: the data are grey, what is
+generated is blue, and the background is warm where the critic says "real".
 
 `--slope 0.2` makes the ReLUs leaky, and then the plain GAN finds all places too: docs/evaluation.md
 """
@@ -25,7 +25,7 @@ GAMMA = 1.0  # of R1; Mescheder et al. 2018 (arXiv 1801.04406) take 10 for image
 LAMBDA = 0.1  # of WGAN-GP, as its authors have it for toys; 10 for images (arXiv 1704.00028)
 Z = 32  # numbers of noise for a point
 HIT = 0.1  # of its fair share of points is a place that was found
-FRAMES = 50
+FRAMES = 50  # of the film
 
 
 def parse_flags() -> argparse.Namespace:
@@ -67,9 +67,8 @@ def loss_d(loss: str, critic: nn.Module, real: mg.Tensor, fake: mg.Tensor) -> mg
 
 def loss_g(loss: str, scores: mg.Tensor) -> mg.Tensor:
     """What the generator minimises, by the scores of its points."""
-    if loss == "wgan-gp":
-        return -scores.mean()
-    return losses.binary_cross_entropy_with_logits(scores, 1.0)
+    wgan = loss == "wgan-gp"
+    return -scores.mean() if wgan else losses.binary_cross_entropy_with_logits(scores, 1.0)
 
 
 def noise(count: int, random: np.random.Generator) -> mg.Tensor:

@@ -5,8 +5,8 @@ not counted. All four numbers compare distances between features, in float64.
 
 Two sets of 10,000 have 100 million distances, so a block of them is one matrix product,
 |a|² − 2ab + |b|². Rounding leaves it a little off: what lies that near to the edge of a ball is
-decided by the differences themselves, squared and added up. So the answers are exact: a point lies
-on the edge of its neighbour's ball, and equal points are at distance 0.
+decided by the differences themselves, squared and added up. So equal points are at distance 0, and
+a point lies on the edge of the ball that reaches to it, not beyond.
 """
 
 from collections.abc import Iterator
