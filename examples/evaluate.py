@@ -13,7 +13,6 @@ Images are compared by what a classifier sees in them. Train it first, once, in 
 
     python examples/classify_fashion.py
 
-Cost, on one core: TODO
 docs/evaluation.md says what each number sees, and what it does not.
 """
 
@@ -72,7 +71,6 @@ def main() -> int:
     from tqdm import tqdm  # here, as it is optional
 
     mg.use(args.device)
-    runs = [training.find_candidate(run, args.data, args.size) for run in args.runs]
 
     # The judge compares all images with test images, which neither GAN nor classifier has seen.
     train, test = (
@@ -80,9 +78,12 @@ def main() -> int:
     )
     if args.count > len(test):
         raise training.RunError(f"--count {args.count}, but there are {len(test)} test images")
-    test = test.first(args.count)
+    test, shape = test.first(args.count), test.images.shape[1:]
+    runs = [training.find_candidate(run, args.data, shape, args.count) for run in args.runs]
     classifier = training.load_classifier(args.classifier, test)
     judge = metrics.Judge(classifier, test, subset_size=args.subset)
+    if args.pick < judge.fewest:
+        raise training.RunError(f"--pick {args.pick}, but the features need {judge.fewest} images")
     sets = 1 if args.no_ladder else 10
     bar = tqdm(total=sets + sum(len(run.files) + 2 for run in runs), desc="judging", unit="set")
 
@@ -94,27 +95,29 @@ def main() -> int:
         bar.update()
         return scores
 
-    # The floor: training images, as if a generator had made them. Nobody can do better.
-    real = metrics.drawn(train, args.count, args.seed)
-    floor = judged(real.images)
+    with bar:
+        # The floor: training images, as if a generator had made them. Nobody can do better.
+        real = metrics.drawn(train, args.count, args.seed)
+        floor = judged(real.images)
 
-    # The ladder: the same images made worse.
-    ladder, shown = {}, {"real": real.images[:SHOWN]}
-    for name, images in () if args.no_ladder else metrics.ladder(train, args.count, args.seed):
-        ladder[name], shown[name] = judged(images), images[:SHOWN]
+        # The ladder: the same images made worse.
+        ladder, shown = {}, {"real": real.images[:SHOWN]}
+        for name, images in () if args.no_ladder else metrics.ladder(train, args.count, args.seed):
+            ladder[name], shown[name] = judged(images), images[:SHOWN]
 
-    # The runs: the last generator, and the best of those that were kept.
-    found = []
-    for run in runs:
-        distances = {}
-        for step in run.files:
-            made, _ = run.images(step, args.pick, args.seed + 1, from_end=True)
-            distances[step] = judge.distance(made)
-            bar.update()
-        best, last = min(distances, key=distances.get), max(distances)
-        scores = {step: judged(*run.images(step, args.count, args.seed)) for step in {best, last}}
-        found.append(training.verdict(run, distances, scores))
-    bar.close()
+        # The runs: the last generator, and the best of those that were kept.
+        found = []
+        for run in runs:
+            distances = {}
+            for step in run.files:
+                made, _ = run.images(step, args.pick, args.seed + 1, from_end=True)
+                distances[step] = judge.distance(made)
+                bar.update()
+            best, last = min(distances, key=distances.get), max(distances)
+            scores = {
+                step: judged(*run.images(step, args.count, args.seed)) for step in {best, last}
+            }
+            found.append(training.verdict(run, distances, scores))
 
     report = {
         "data": args.data,

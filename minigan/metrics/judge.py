@@ -35,6 +35,7 @@ class Judge:
         classifier: the network's fingerprint.
         accuracy: the share of the real images that it gets right.
         features: of the real images, float64 `(N, d)`.
+        fewest: images whose `distance` can be told, 2·d.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Judge:
         seen = extract(network, real.images)
         self.features = seen["features"]
         self.accuracy = float((seen["probabilities"].argmax(axis=1) == real.labels).mean())
-        least = max(LEAST_PER_FEATURE * self.features.shape[1], subset_size, k + 1)
+        self.fewest = LEAST_PER_FEATURE * self.features.shape[1]
+        least = max(self.fewest, subset_size, k + 1)
         if self.count < least:
             raise ValueError(
                 f"Judge: {self.count} images are too few: the network has "

@@ -28,14 +28,15 @@ def classification_accuracy_score(
 
     Args:
         network: an untrained classifier, as `extract` takes it; trained afterwards.
-        images: generated, `(N, H, W, C)`, uint8, or floats in [-1, 1]; N at least `batch`.
+        images: generated, `(N, H, W, C)`, uint8, or floats in [-1, 1]; N at least 2.
         labels: integers `(N,)`, what each shows.
         real, real_labels: to be tested on, never trained on.
-        steps, batch: of Adam, its rate falling from 2e-3 to 0 along a cosine.
+        steps, batch: of Adam, its rate falling from 2e-3 to 0 along a cosine; a batch has all
+            images if there are fewer.
         seed: of the order of the images. The network's own weights are drawn before.
 
     Raises:
-        ValueError: images that do not fit; labels of another number; fewer images than a batch.
+        ValueError: images that do not fit; labels of another number; fewer than two images.
 
     Source: Ravuri and Vinyals 2019 (arXiv 1905.10887).
     """
@@ -45,11 +46,11 @@ def classification_accuracy_score(
             f"classification_accuracy_score: {len(pixels)} images with {len(labels)} labels, and "
             f"{len(real)} real ones with {len(real_labels)}; each image needs a label"
         )
-    if len(pixels) < batch:
+    if len(pixels) < 2:
         raise ValueError(
-            f"classification_accuracy_score: {len(pixels)} images are fewer than the {batch} of a "
-            f"batch"
+            f"classification_accuracy_score: {len(pixels)} images, but batch normalisation needs 2"
         )
+    batch = min(batch, len(pixels))
     floats = to_unit(pixels)
     adam = optim.Adam(network.parameters(), lr=2e-3)
     decay = optim.CosineDecay(adam, steps)

@@ -61,20 +61,38 @@ class Candidate:
             raise RunError(f"{file}: {error}") from error
 
 
-def find_candidate(path: str | os.PathLike, name: str, size: int) -> Candidate:
-    """The run in the folder `path`, or the archive of images at `path`.
+def find_candidate(
+    path: str | os.PathLike, name: str, shape: tuple[int, int, int], count: int
+) -> Candidate:
+    """The run in the folder `path`, or the archive of images at `path`, if it can be judged.
 
     Args:
-        name, size: of the data that it is to be compared with.
+        name, shape: of the data that it is to be compared with; (H, W, C).
+        count: images that will be asked for.
 
     Raises:
-        RunError: there is neither; the run has no generators yet, or was trained on other data.
+        RunError: there is neither; the run has no generators yet, or was trained on other data; its
+            images have another shape, or are too few.
+        CheckpointError, DataError: the last file is damaged, or is not what it should be.
     """
     path = Path(path)
     if path.is_file():
         if not is_archive(path):
             raise RunError(f"{path} is no archive with an array `images`; give a run's folder")
-        return Candidate(path, path.stem, {0: path})
+        found = Candidate(path, path.stem, {0: path})
+    else:
+        found = _find_run(path, name, shape[0])
+    file = found.files[max(found.files)]
+    if is_archive(file):
+        made = _from_archive(file, count, from_end=False)[0].shape[1:]
+    else:
+        made = tuple(load_generator(file).image_shape)
+    if made != tuple(shape):
+        raise RunError(f"{file}: its images are (H, W, C) = {made}, and the data's {tuple(shape)}")
+    return found
+
+
+def _find_run(path: Path, name: str, size: int) -> Candidate:
     content = _read_json(path / "config.json")
     settings = content.get("config")
     if not isinstance(settings, dict):
