@@ -83,7 +83,7 @@ def main() -> int:
         now = F.stack([d_loss, g_loss, *seen, F.sqrt(r1 * 2.0)]).numpy().tolist()
         run.log(step, **dict(zip(("d", "g", "d_x", "d_gz", "slope"), now, strict=True)))
         training.save_snapshot(run, step, average.module)
-        if run.due(step, every=200):
+        if run.due(step, every=500):
             training.save(run, parts, step)
             training.show_generator(run, step, average.module)
     if run.interrupted:

@@ -27,7 +27,7 @@ def parse_flags() -> argparse.Namespace:
         description="Make images from noise with a Wasserstein GAN, its critic's weights clipped.",
         epilog=training.WROTE,
     )
-    training.gan_flags(parser, out="runs/wgan", steps=2000, width=32)
+    training.gan_flags(parser, out="runs/wgan", steps=3000, batch=32, width=32)
     add, number = parser.add_argument, training.positive_int
     add("--critic-steps", type=number, default=5, help="of the critic, for one of the generator")
     add("--clip", type=training.positive_float, default=0.01, help="largest weight (default: 0.01)")

@@ -222,7 +222,7 @@ def public(tree):
 # Methods whose class says what they do, in every class that has them.
 SPEAK_FOR_THEMSELVES = {
     *("forward", "backward", "fused_backward"),
-    *("update", "decay", "factor", "describe"),
+    *("update", "decay", "factor", "describe", "with_weight"),
 }
 
 

@@ -1,9 +1,10 @@
 """Floor 4: residual generator, critic with spectral norms (Miyato et al. 2018, appendix B.4).
 
 The blocks are those of the paper's 32×32 networks, narrower, and with one change for the CPU's
-sake: where it enlarges and then convolves, or convolves and then takes the mean of 2×2, one
-convolution of stride 2 with a 4×4 kernel does both (the two together are such a convolution). That
-is 4 products for a pixel instead of 9.
+sake. Where the discriminator convolves and then takes the mean of 2×2, one convolution of stride 2
+with a 4×4 kernel does both, as the two together are such a convolution: 4 products for a pixel and
+not 9. The generator could save as much by transposed convolutions of stride 2. But in a residual
+block they print a checkerboard on the images, which no later layer has the size to remove.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ class UpBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.norm1 = nn.BatchNorm2d(inputs, negative_slope=0.0)  # and ReLU
-        self.conv1 = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs, negative_slope=0.0)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(self.norm1(x))  # (N, 2H, 2W, outputs)
+        y = self.conv1(F.interpolate(self.norm1(x), scale_factor=2))  # (N, 2H, 2W, outputs)
         y = self.conv2(self.norm2(y))
         # 1×1 before enlarging: the same numbers for a quarter of the work.
         return y + F.interpolate(self.skip(x), scale_factor=2)

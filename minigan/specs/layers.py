@@ -23,7 +23,7 @@ from minigan.specs.images import (
 )
 from minigan.specs.indexing import one_hot, rows_of
 from minigan.specs.norms import STORED
-from minigan.specs.values import Fill, Shape, draw_inputs, shapes, spread, varied
+from minigan.specs.values import Fill, Shape, draw_inputs, positive, shapes, spread, varied
 from minigan.tensor import Tensor
 
 
@@ -265,7 +265,10 @@ def embedding_case(choose: Choices) -> Case:
 
 @spec("nn.SpectralNorm", "layer")
 def spectral_norm_case(choose: Choices) -> Case:
-    """In evaluation, where u does not depend on the weight; a layer of each kind."""
+    """In evaluation, where u does not depend on the weight; a layer of each kind.
+
+    Weight and u are positive, so that W u, which is divided by, is not near 0.
+    """
     features, outputs = choose.of(2, 3, 1), choose.of(3, 2, 1)
     kind, bias = choose.of("linear", "conv", "transposed"), choose.yes()
     if kind == "linear":
@@ -275,7 +278,7 @@ def spectral_norm_case(choose: Choices) -> Case:
         cls = nn.Conv2d if kind == "conv" else nn.ConvTranspose2d
         layer, shape = cls(features, outputs, 2, bias=bias), (batch(choose), 3, 2, features)
     normed = nn.SpectralNorm(layer).eval()
-    u = normed.u.numpy().astype(np.float64)
+    u = np.abs(normed.u.numpy().astype(np.float64)) + 0.1
 
     def by_definition(x: np.ndarray, w: np.ndarray, b: Any = None) -> np.ndarray:
         w = w / np.sqrt(((w.reshape(-1, w.shape[-1]) @ u) ** 2).sum() + 1e-12)
@@ -291,7 +294,8 @@ def spectral_norm_case(choose: Choices) -> Case:
         normed.u = Tensor(u, dtype=x.dtype, device=x.device)
         return call(x, *parameters)
 
-    inputs = draw_inputs(choose, shape, *sizes)
+    fills = (spread, positive, *[spread] * (len(sizes) - 1))
+    inputs = draw_inputs(choose, shape, *sizes, fill=fills)
     return Case(with_u, by_definition, inputs, f"{kind} bias={bias}")
 
 
