@@ -4,15 +4,16 @@
     python tests/benchmarks/gan_torch.py --seed 0 --out runs/gan_torch-0
     python examples/evaluate.py runs/dcgan-0 runs/gan_torch-0
 
-Networks, distributions of the first weights, data and their order, batch, steps and optimiser are
-those of the script. Ten times over the run it writes 12,000 images, from which evaluate.py judges
-it as it judges a run: 10,000 in full, and the others to choose the best.
+Networks, distributions of the first weights, data and their order, batch, steps, optimiser and the
+fall of its rate are those of the script. Ten times over the run it writes 12,000 images, from which
+evaluate.py judges it as it judges a run: 10,000 in full, and the others to choose the best.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from minigan import data, training
 from minigan.training.generators import SNAPSHOTS
 
 SAMPLES = 12000
-SETTINGS = ("steps", "seed", "data", "size", "batch", "width", "z", "limit")
+SETTINGS = ("steps", "seed", "data", "size", "batch", "width", "z", "limit", "lr")
 
 
 def normal_weights(module: nn.Module) -> None:
@@ -68,6 +69,12 @@ def judged(scores: torch.Tensor, real: bool) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
 
+def fall(steps: int) -> Callable[[int], float]:
+    """What the rate is multiplied by: 1 for half of the steps, then down to 0."""
+    half = steps // 2
+    return lambda step: 1 - max(0, step - half) / (steps - half)
+
+
 def write_images(path: Path, generator: nn.Module, z: int, seed: int) -> None:
     """An archive with `images`, uint8 (SAMPLES, H, W, C)."""
     noise = np.random.default_rng(seed).standard_normal((SAMPLES, z), dtype=np.float32)
@@ -82,7 +89,8 @@ def write_images(path: Path, generator: nn.Module, z: int, seed: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The recipe of examples/dcgan.py in PyTorch.")
-    training.gan_flags(parser, out="runs/gan_torch", steps=3000)
+    training.gan_flags(parser, out="runs/gan_torch", steps=6000, width=32)
+    parser.add_argument("--lr", type=float, default=5e-4, help="first rate (default: 5e-4)")
     parser.add_argument("--threads", type=training.positive_int, default=2, help="default: 2")
     args = training.parse_gan_flags(parser)
     torch.set_num_threads(args.threads)
@@ -97,8 +105,11 @@ def main() -> int:
     random = np.random.default_rng(args.seed)
     generator = make_generator(args.size, images.shape[3], args.width, args.z)
     discriminator = make_discriminator(args.size, images.shape[3], args.width)
-    adam_g = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    adam_d = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    adam_g = torch.optim.Adam(generator.parameters(), lr=args.lr, betas=(0.5, 0.999))
+    adam_d = torch.optim.Adam(discriminator.parameters(), lr=args.lr, betas=(0.5, 0.999))
+
+    falling = fall(args.steps)
+    decay = [torch.optim.lr_scheduler.LambdaLR(adam, falling) for adam in (adam_g, adam_d)]
 
     seconds = 0.0  # of training: the images are not counted
     for step in range(1, args.steps + 1):
@@ -120,6 +131,8 @@ def main() -> int:
         g_loss.backward()
         adam_g.step()
         discriminator.requires_grad_(True)
+        for schedule in decay:
+            schedule.step()
 
         seconds += time.perf_counter() - begun
         if step % -(-args.steps // SNAPSHOTS) == 0 or step == args.steps:
