@@ -339,6 +339,14 @@ def test_snapshots_after_the_checkpoint_are_cut_when_a_run_goes_on(tmp_path):
     }
 
 
+def test_what_a_killed_save_left_behind_is_swept_away(tmp_path):
+    train(tmp_path, 2)
+    left = tmp_path / "generators" / ".00000002.npz.1234abcd.tmp"
+    left.write_bytes(b"half")
+    training.Run(tmp_path, {}, 2, resume=True)
+    assert not left.exists()
+
+
 def test_a_snapshot_of_a_diverged_generator_is_not_written(tmp_path):
     run, generator = training.Run(tmp_path, {}, 1), make("MLPGenerator")
     generator.parameters()[0].data[0] = np.nan

@@ -51,16 +51,20 @@ def load_images(
     raise ValueError(_unknown("load_images", name, IMAGES, "load_points", POINTS))
 
 
-def load_points(name: str, count: int, seed: int = 0) -> Points:
+def load_points(name: str, count: int, seed: int = 0, std: float | None = None) -> Points:
     """`count` points of the toy `name`, one of `POINTS`.
 
+    Args:
+        std: standard deviation around each centre; None for the set's own.
+
     Raises:
-        ValueError: an unknown name, with those there are; a count below 1.
+        ValueError: an unknown name, with those there are; a count below 1; a std that is not
+            positive.
     """
     makers = {"grid": grid, "ring": ring}
     if name not in makers:
         raise ValueError(_unknown("load_points", name, POINTS, "load_images", IMAGES))
-    return makers[name](count, seed=seed)
+    return makers[name](count, seed=seed, **({} if std is None else {"std": std}))
 
 
 def _unknown(who: str, name: str, own: tuple, other: str, others: tuple) -> str:

@@ -102,4 +102,7 @@ def _mmd2(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    k = x @ y.T
+    k /= x.shape[1]
+    k += 1
+    return k * k * k  # as k**3 it would take ten times as long

@@ -43,7 +43,7 @@ def extract(
         ValueError: another dtype, values out of range or not finite, no images, images that are
             not of the network's shape, or a range that is none.
     """
-    pixels = _as_bytes(images, *value_range)
+    pixels = as_bytes(images, *value_range)
     if pixels.ndim != 4 or pixels.shape[1:] != tuple(network.image_shape) or not len(pixels):
         raise ValueError(
             f"extract: images are {pixels.shape}, but this network takes (N, "
@@ -82,7 +82,12 @@ def fingerprint(network: Any) -> str:
     return total.hexdigest()
 
 
-def _as_bytes(images: Any, black: float, white: float) -> np.ndarray:
+def as_bytes(images: Any, black: float = -1.0, white: float = 1.0) -> np.ndarray:
+    """Images as uint8: bytes as they are, floats from `black` to `white` rounded.
+
+    Raises:
+        ValueError: another dtype, values out of range or not finite, or a range that is none.
+    """
     images = np.asarray(images.numpy() if hasattr(images, "numpy") else images)
     if images.dtype == np.uint8:
         return images

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from minigan.autograd import Op
@@ -18,7 +20,7 @@ from minigan.ops.windows import (
     scatter_windows,
     windows,
 )
-from minigan.tensor import Tensor
+from minigan.tensor import Tensor, is_recording
 
 
 class Unfold(Op):
@@ -79,6 +81,9 @@ def max_pool2d(
     xp, (n, h, w, c) = x.backend.xp, x.shape
     view = windows(xp, pad_image(xp, x.data, g, value=-np.inf), g)
     oh, ow, kh, kw = view.shape[1:5]
+    if not (is_recording() and x.requires_grad):  # nobody will ask where they stood
+        taps = [view[:, :, :, i, j] for i in range(kh) for j in range(kw)]
+        return Tensor(reduce(xp.maximum, taps), x.dtype, device=x.device)
     best = view.transpose(0, 1, 2, 5, 3, 4).reshape(n, oh, ow, c, kh * kw).argmax(axis=4)
     down = xp.arange(oh).reshape(oh, 1, 1) * g.stride[0] - g.padding[0]
     across = xp.arange(ow).reshape(ow, 1) * g.stride[1] - g.padding[1]

@@ -30,22 +30,29 @@ from .generators import (
     save_snapshot,
     snapshots,
 )
+from .judging import Candidate, find_candidate, load_classifier
 from .pictures import save_confusion, save_curves, save_grid
+from .plane import save_plane, show_plane
+from .report import verdict, write_report
+from .rows import save_rows
 from .run import DivergenceError, Run, RunError
 from .samples import save_film, save_samples
 from .state import resume, save
 
 __all__ = [
     "WROTE",
+    "Candidate",
     "CheckpointError",
     "DivergenceError",
     "ImageGenerator",
     "MissingExtraError",
     "Run",
     "RunError",
+    "find_candidate",
     "gan_flags",
     "generate",
     "load_checkpoint",
+    "load_classifier",
     "load_generator",
     "load_real",
     "natural_int",
@@ -66,10 +73,15 @@ __all__ = [
     "save_grid",
     "save_interpolation",
     "save_neighbours",
+    "save_plane",
+    "save_rows",
     "save_samples",
     "save_snapshot",
     "show_end",
     "show_generator",
+    "show_plane",
     "snapshots",
     "standard_flags",
+    "verdict",
+    "write_report",
 ]

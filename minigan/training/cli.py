@@ -18,7 +18,7 @@ from .extras import MissingExtraError, import_extra
 from .run import DivergenceError, RunError
 from .words import let_go_of_stderr, say
 
-MADE_OF_SETTINGS = ("minigan.optim", "minigan.data", "minigan.ema", "minigan.nn")
+MADE_OF_SETTINGS = ("minigan.optim", "minigan.data", "minigan.ema", "minigan.nn", "minigan.metrics")
 
 
 def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> None:

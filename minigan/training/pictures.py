@@ -29,7 +29,7 @@ def save_grid(
     Raises ValueError for other shapes or dtypes, and for floats that are not finite.
     """
     Image, ImageDraw = import_extra("PIL.Image"), import_extra("PIL.ImageDraw")
-    groups = np.stack([_to_bytes(column) for column in columns], axis=1)  # (N, K, H, W, 3)
+    groups = np.stack([to_rgb(column) for column in columns], axis=1)  # (N, K, H, W, 3)
     n, k, height, width, _ = groups.shape
     scale = scale or max(1, round(128 / max(height, width)))
     height, width = height * scale, width * scale
@@ -114,8 +114,8 @@ def _draw_curves(
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _to_bytes(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) of uint8 or [-1, 1] images with 3 channels or 1."""
+def to_rgb(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, H, W, 3) of uint8 or [-1, 1] images with 3 channels or 1; ValueError for others."""
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"images must be (N, H, W, 3) or (N, H, W, 1), not {images.shape}")
     if images.dtype != np.uint8:

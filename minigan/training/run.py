@@ -285,8 +285,9 @@ class Run:
                 f"{self.out} holds files that are not a run's: no config.json of one"
                 f"{', no checkpoint that loads' * resume}; choose another --out"
             )
-        for stray in self.out.glob(".*.tmp"):  # of a save that was killed
-            stray.unlink()
+        for folder in (self.out, *map(self.path, FOLDERS)):
+            for stray in folder.glob(".*.tmp"):  # of a save that was killed
+                stray.unlink()
         if files and not resume:
             self._move_aside([*files, *(d for d in map(self.path, FOLDERS) if d.is_dir())])
 
@@ -331,7 +332,9 @@ class Run:
         print(f"the earlier run is now in {aside} (to go on with a run: --resume)", flush=True)
 
     def _write_config(self) -> None:
-        content = {"given": self._given, "config": self.config, "versions": _versions()}
+        script = Path(sys.argv[0]).stem
+        content = {"script": script, "given": self._given, "config": self.config}
+        content["versions"] = _versions()
         self._write_json("config.json", content)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
