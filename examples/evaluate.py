@@ -13,6 +13,7 @@ Images are compared by what a classifier sees in them. Train it first, once, in 
 
     python examples/classify_fashion.py
 
+On one core a set of 10,000 images takes about eleven seconds, and making them takes the GAN longer.
 docs/evaluation.md says what each number sees, and what it does not.
 """
 

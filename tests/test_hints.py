@@ -17,9 +17,10 @@ MODULES = [
     *("data.folder", "data.idx", "data.npz", "data.places", "data.download", "data.mnist_sets"),
     *("data.small_digits", "data.points", "data.sets", "data.augment"),
     *(f"metrics.{name}" for name in ("classes", "distances", "extract", "features", "images")),
-    "metrics.neighbours",
+    *("metrics.neighbours", "metrics.judge", "metrics.ladder", "metrics.teaching"),
     *(f"training.{name}" for name in ("checkpoint", "cli", "files", "pictures", "run")),
-    *("training.samples", "training.state"),
+    *("training.samples", "training.state", "training.judging", "training.report"),
+    *("training.plane", "training.rows"),
 ]
 
 

@@ -53,7 +53,7 @@ def ladder(real: LabelledImages, count: int, seed: int = 0) -> Iterator[tuple[st
     for std in NOISE:
         yield f"noise of {std:g}", noisy(base, std, seed)
     for std in BLUR:
-        yield f"blur of {std:g} pixels", blurred(base, std)
+        yield f"blur of {std:g} pixel{'s' * (std != 1)}", blurred(base, std)
     classes = len(real.classes)
     if classes > 1:
         yield f"no {real.classes[1]}", drawn(_only(real, real.labels != 1), count, seed).images
