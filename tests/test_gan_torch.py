@@ -28,7 +28,7 @@ def script():
 
 
 def spreads(parameters):
-    """(size, mean, standard deviation) of each, in an order that both layouts have."""
+    """(size, mean, deviation) of each, in order: layouts differ, what is there must not."""
     found = [(p.size, float(p.mean()), float(p.std())) for p in parameters]
     return sorted(found, key=lambda one: (one[0], round(one[1])))
 

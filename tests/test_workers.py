@@ -14,7 +14,7 @@ import minigan as mg
 from minigan import backend, losses, memory, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import windows
+from minigan.ops import strips, windows
 from minigan.specs import REGISTRY, check, reference
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
@@ -42,9 +42,12 @@ def handed_out(monkeypatch):
     return sizes
 
 
-@pytest.fixture
-def tiny_pieces(monkeypatch):
-    """Cut everything, however small."""
+@pytest.fixture(params=["columns", "strips"])
+def tiny_pieces(monkeypatch, request):
+    """Cut everything, however small; convolutions by columns of windows, or strip by strip."""
+    monkeypatch.setattr(strips, "LONG", 1 if request.param == "strips" else 1 << 30)
+    monkeypatch.setattr(strips, "MANY", 2)
+    monkeypatch.setattr(strips, "PIECE_WORK", 64)
     monkeypatch.setattr(workers, "BLOCK", 2)
     monkeypatch.setattr(workers, "PIECE_WORK", 64)
     monkeypatch.setattr(windows, "PIECE_ROWS", 2)
@@ -86,6 +89,10 @@ SAME = {
     "conv2d, one large image": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1),
         *(numbers(1, 161, 130, 8, dtype=t), numbers(5, 4, 8, 16, dtype=t), numbers(16, dtype=t)),
+    ),
+    "conv2d, one large image in strips": lambda t: gradients(
+        lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1),
+        *(numbers(1, 161, 130, 32, dtype=t), numbers(5, 4, 32, 32, dtype=t), numbers(32, dtype=t)),
     ),
     "conv2d, to few channels": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, padding=1),
@@ -176,6 +183,7 @@ def test_training_to_the_bit(networks, dtype, handed_out, monkeypatch):
         monkeypatch.setattr(backend.Host, "column_bytes", 1 << 16)
         monkeypatch.setattr(workers, "BLOCK", 1 << 10)
         monkeypatch.setattr(workers, "PIECE_WORK", 1 << 14)
+        monkeypatch.setattr(strips, "PIECE_WORK", 1 << 14)
 
     def train():
         mg.manual_seed(0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, norm, pool, reduction, shape, windows
+from minigan.ops import conv, norm, pool, reduction, shape, strips, windows
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -37,7 +37,8 @@ def exchanged(what: str) -> Rule:
 
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
-right_cut = conv.cut
+right_cut, right_strip_pieces, right_meetings = conv.cut, strips.strip_pieces, strips.meetings
+right_phases, right_trimmed = strips.by_phase, strips.trimmed
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -96,6 +97,35 @@ def first_of_each_lane(*args: Any) -> list[slice]:
     return [slice(some.start, some.start + 1) for some in right_cut(*args)]
 
 
+def last_strips_twice(*args: Any) -> list:
+    """In place of `strip_pieces`: the last one comes twice."""
+    pieces = right_strip_pieces(*args)
+    return pieces + pieces[-1:]
+
+
+def meetings_but_one(*args: Any) -> list:
+    """In place of `meetings`: the last row of the kernel meets nothing."""
+    return list(right_meetings(*args))[:-1]
+
+
+def next_strips(*args: Any) -> list:
+    """In place of `meetings`: the rows of the kernel meet the strips of one another."""
+    met = list(right_meetings(*args))
+    return [(i, *rest) for (i, *_), (_, *rest) in zip(met, met[::-1], strict=True)]
+
+
+def phases_exchanged(part: Any, *args: Any) -> list:
+    """In place of `by_phase`: the lines of the first phase belong to the last."""
+    found = list(right_phases(part, *args))
+    return [(part[::-1], lines) for part, lines in found]
+
+
+def trimmed_by_one(*args: Any) -> tuple:
+    """In place of `trimmed`: the first column of the kernel is said to lie a pixel further on."""
+    g, w = right_trimmed(*args)
+    return replace(g, padding=(g.padding[0], g.padding[1] - 1)), w
+
+
 def windows_wrong(adder: Any, viewer: Any) -> dict[str, Rule]:
     """Return the mistakes of an op whose derivative moves windows over images.
 
@@ -139,6 +169,12 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "kernel not turned round": helper(conv, "turned", lambda w: right_turned(w)[::-1, ::-1]),
     "groups forgotten": attribute(geometry=lambda op: replace(op.geometry, groups=1)),
     "last piece of the columns counted twice": helper(conv, "pieces", last_piece_twice),
+    "last piece of the strips counted twice": helper(strips, "strip_pieces", last_strips_twice),
+    "strips: first piece of each lane only": helper(strips, "cut", first_of_each_lane),
+    "strips: last row of the kernel left out": helper(strips, "meetings", meetings_but_one),
+    "strips: rows of the kernel exchanged": helper(strips, "meetings", next_strips),
+    "strips: phases exchanged": helper(strips, "by_phase", phases_exchanged),
+    "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from minigan import backend as backends
 from minigan import workers
 from minigan.autograd import _ancestors, grad
-from minigan.ops import windows
+from minigan.ops import strips, windows
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -282,22 +282,29 @@ def check_pieces(case: Case) -> None:
     leaves, y = run(case, case.inputs)
     v = cotangent_for(case, y)
     whole, gradients = host(y.data), backward(y, leaves, v)
-    with small_pieces():
-        leaves, y = run(case, case.inputs)
-        found = [backward(y, leaves, v), recorded(y, leaves, v)]
-    names = ("in pieces", "in one")
-    same("in pieces", [host(y.data)], [whole], AGREE, names, of="output")
-    for gradient in found:
-        same("in pieces", gradient, gradients, AGREE, names)
+    for by_strips in (False, True):
+        with small_pieces(by_strips):
+            leaves, y = run(case, case.inputs)
+            found = [backward(y, leaves, v), recorded(y, leaves, v)]
+        names = ("in strips" if by_strips else "in pieces", "in one")
+        same("in pieces", [host(y.data)], [whole], AGREE, names, of="output")
+        for gradient in found:
+            same("in pieces", gradient, gradients, AGREE, names)
 
 
 @contextmanager
-def small_pieces() -> Iterator[None]:
-    """Within the context one row of columns, or one number of a block, is a piece."""
+def small_pieces(by_strips: bool) -> Iterator[None]:
+    """Within the context one row of columns, or one number of a block, is a piece.
+
+    With `by_strips` a convolution of few channels, as all cases are, goes strip by strip too.
+    """
     changed = {
         (workers, "BLOCK"): 1,
         (workers, "PIECE_WORK"): 1,
         (windows, "PIECE_ROWS"): 1,
+        (strips, "PIECE_WORK"): 1,
+        (strips, "MANY"): 1,
+        (strips, "LONG"): 1 if by_strips else strips.LONG,
         (backends.Host, "column_bytes"): 1,
     }
     before = {(owner, name): getattr(owner, name) for owner, name in changed}

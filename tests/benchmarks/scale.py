@@ -49,13 +49,11 @@ def exponent(values: list[int], times: list[float]) -> float:
 
 def scale(workload: str, rounds: int, threads: int, picture: Path) -> None:
     """Print the table and the exponents, and draw the plot."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     print(f"{workload}, {threads} threads, median of {rounds} steps")
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
     for name, (values, times) in measure(workload, rounds, threads).items():
         slope, last = exponent(values, times), exponent(values[-2:], times[-2:])
         cost = "pixels ** " if name == "image" else f"{name} ** "
