@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import data, losses, optim, training
+from minigan import data, losses, metrics, optim, training
 from minigan.data import mnist_sets
 from minigan.models import ConditionalGenerator, DCGANGenerator, ImageClassifier
 from minigan.training import judging, report
@@ -168,6 +168,23 @@ def test_runs_that_differ_in_their_seed_are_one_row(place, tmp_path):
     assert found["runs"][0]["last"]["as_asked"] is None
     again = judged(place, tmp_path / "again", "--no-ladder", *runs)
     assert again == found
+
+
+def test_the_floor_is_training_images_and_the_best_is_chosen_by_other_noise(place, tmp_path):
+    runs = [place / "conditional", place / "real.npz"]
+    found = judged(place, tmp_path / "e", "--no-ladder", "--seed", 5, *runs)
+    train, test = (data.fashion_mnist(place, part, 32) for part in ("train", "test"))
+    classifier = training.load_classifier(place / "classifier.npz", test)
+    judge = metrics.Judge(classifier, test.first(COUNT), subset_size=20)
+    drawn = metrics.drawn(train, COUNT, seed=5).images
+    assert found["floor"]["frechet"] == pytest.approx(judge.distance(drawn), rel=1e-6)
+    made, archive = (judging.find_candidate(run, "fashion-mnist", SHAPE, COUNT) for run in runs)
+    for run, one in zip(found["runs"], (made, archive), strict=True):
+        for step, distance in run["distances"].items():
+            other = one.images(int(step), 30, seed=6, from_end=True)[0]
+            assert distance == pytest.approx(judge.distance(other), rel=1e-6)
+        last = one.images(run["last"]["step"], COUNT, seed=5)[0]
+        assert run["last"]["frechet"] == pytest.approx(judge.distance(last), rel=1e-6, abs=1e-9)
 
 
 def test_an_archive_of_the_test_images_is_perfect(place, tmp_path):
