@@ -2,9 +2,9 @@
 
     python examples/cgan.py
 
-A DCGAN whose generator is told the class (Mirza and Osindero 2014), and whose discriminator asks
-whether an image looks real and like one of its class (Miyato and Koyama 2018). samples.png has a
-row for each class.
+A DCGAN whose generator is told the class (Mirza and Osindero 2014) through its batch normalisation,
+and whose discriminator asks whether an image looks real and like one of its class (Miyato and
+Koyama 2018). samples.png has a row for each class.
 """
 
 import argparse
