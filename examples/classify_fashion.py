@@ -13,6 +13,7 @@ last but one layer (`minigan.metrics`). It is in classifier.npz, and metrics.jso
 
 The data is looked for in --data-dir, in $MINIGAN_DATA, where Debian's package
 dataset-fashion-mnist puts it, and in the cache; --download fetches it if it is nowhere.
+`--data mnist --out runs/classify-mnist` (or digits) makes a network that judges GANs on those.
 """
 
 import argparse
@@ -25,34 +26,34 @@ import minigan as mg
 from minigan import data, losses, metrics, optim, training
 from minigan.models import ImageClassifier
 
+SMALLEST = {"fashion-mnist": 28, "mnist": 28, "digits": 8}  # pixels a side, of each data set
+
 
 def parse_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Classify Fashion-MNIST with a convolutional network.",
+        description="Classify clothes, or digits, with a convolutional network.",
         epilog="Writes pictures, log.jsonl, metrics.json, checkpoint.npz and classifier.npz to the "
         "--out folder.",
     )
     training.standard_flags(parser, out="runs/classify", steps=1400)
     number = training.positive_int
-    parser.add_argument("--size", type=number, default=32, help="pixels a side, from 28 (32)")
+    sets = sorted(SMALLEST)
+    parser.add_argument("--data", choices=sets, default="fashion-mnist", help="(%(default)s)")
+    parser.add_argument("--size", type=number, default=32, help="pixels a side (default: 32)")
     parser.add_argument("--batch", type=number, default=128, help="images a step (default: 128)")
     parser.add_argument("--width", type=number, default=32, help="channels inside (default: 32)")
     parser.add_argument("--data-dir", type=Path, help="folder with the four files of the data")
     parser.add_argument("--download", action="store_true", help="fetch the data if need be, 30 MB")
     parser.add_argument("--limit", type=number, help="only so many images of each part, for a try")
     args = parser.parse_args()
-    if not 28 <= args.size <= 256:
-        parser.error("--size must be from 28 (the images) to 256")
-    if not 2 <= args.batch <= 60000:
-        parser.error("--batch must be from 2 (batch normalisation) to 60000 (the data)")
+    smallest = SMALLEST[args.data]
+    if not smallest <= args.size <= 256:
+        parser.error(f"--size must be from {smallest} (the images of {args.data}) to 256")
+    if args.batch < 2:
+        parser.error("--batch must be 2 or more (batch normalisation)")
     if args.limit and args.limit < args.batch:
         parser.error("--limit must be at least --batch")
     return args
-
-
-def load(args: argparse.Namespace, part: str) -> data.LabelledImages:
-    found = data.fashion_mnist(args.data_dir, part, args.size, args.download)
-    return found.first(args.limit) if args.limit else found
 
 
 def main() -> int:
@@ -62,17 +63,19 @@ def main() -> int:
     mg.manual_seed(args.seed)
 
     # 1. Data: images as numbers in [-1, 1], in shuffled batches.
-    train, test = load(args, "train"), load(args, "test")
-    run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)
+    train, test = (training.load_real(args, part) for part in ("train", "test"))
     images = data.to_unit(train.images)
     batches = data.Batches(len(train), args.batch, args.seed)
+    run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)
 
     # 2. Model: two convolutions and two dense layers.
     network = ImageClassifier(train.images.shape[1:], len(train.classes), args.width)
 
     # 3. Loss: −log of the probability that the network gives to the right class.
     def loss_of(chosen: np.ndarray) -> mg.Tensor:
-        seen = data.flip(images[chosen])  # a shoe may point either way
+        seen = images[chosen]
+        if args.data == "fashion-mnist":
+            seen = data.flip(seen)  # a shoe may point either way, a digit may not
         return losses.cross_entropy(network(mg.Tensor(seen)), train.labels[chosen])
 
     # 4. Optimiser: Adam, its steps shrinking to nothing. Then the loop.

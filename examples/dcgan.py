@@ -8,7 +8,8 @@ real, and says which. Each learns from the other, and nothing else says what an 
 `--loss lsgan` asks the discriminator for a number near 1 or 0, and takes the square of its error
 (Mao et al. 2016, arXiv 1611.04076) in place of the logarithm of a probability.
 
-`--data mnist`, `digits` or `emoji` makes other things; `--gif` films it.
+`--data mnist`, `digits` or `emoji` makes other things; `--gif` films it. Where images are few, as
+those of the emoji, the discriminator learns them by heart: `--augment` shows it none unchanged.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def parse_flags() -> argparse.Namespace:
     )
     training.gan_flags(parser, out="runs/dcgan", steps=6000, width=32)
     parser.add_argument("--loss", choices=["gan", "lsgan"], default="gan", help="default: gan")
+    parser.add_argument("--augment", action="store_true", help="DiffAugment, for few images")
     return training.parse_gan_flags(parser)
 
 
@@ -59,13 +61,20 @@ def main() -> int:
     parts |= {"batches": batches, "decay_g": decay[0], "decay_d": decay[1]}
     first = training.resume(run, parts) if args.resume else 0
 
+    def shown(x: mg.Tensor) -> mg.Tensor:
+        """Images as the discriminator sees them: with --augment changed at random, of both kinds.
+
+        Zhao et al. 2020 (arXiv 2006.10738). G's gradient goes through the change.
+        """
+        return data.diff_augment(x) if args.augment else x
+
     for step in run.steps(first):
         real = mg.Tensor(data.to_unit(images[next(batches)]))
         noise = mg.generator().standard_normal((args.batch, args.z), np.float32)
         fake = generator(mg.Tensor(noise))
 
         # The discriminator learns to tell real images from generated ones, a batch of each.
-        on_real, on_fake = discriminator(real), discriminator(fake.detach())
+        on_real, on_fake = discriminator(shown(real)), discriminator(shown(fake.detach()))
         d_loss = judged(on_real, True, args.loss) + judged(on_fake, False, args.loss)
         adam_d.zero_grad()
         d_loss.backward()
@@ -73,7 +82,7 @@ def main() -> int:
 
         # The generator learns to fool it, frozen.
         discriminator.requires_grad_(False)
-        g_loss = judged(discriminator(fake), True, args.loss)
+        g_loss = judged(discriminator(shown(fake)), True, args.loss)
         adam_g.zero_grad()
         g_loss.backward()
         adam_g.step()

@@ -52,7 +52,10 @@ def parse_flags() -> argparse.Namespace:
     add("--seed", type=training.natural_int, default=0, help="of the noise (default: 0)")
     add("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     add("--out", type=Path, default=Path("runs/evaluate"), help="default: %(default)s")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.subset < 2:
+        parser.error("--subset must be 2 or more")
+    return args
 
 
 def teach(
@@ -74,17 +77,17 @@ def main() -> int:
     mg.use(args.device)
 
     # The judge compares all images with test images, which neither GAN nor classifier has seen.
-    train, test = (
-        data.load_images(args.data, part, args.size, args.data_dir) for part in ("train", "test")
-    )
+    train, test = training.load_parts(args.data, args.size, args.data_dir)
     if args.count > len(test):
         raise training.RunError(f"--count {args.count}, but there are {len(test)} test images")
     test, shape = test.first(args.count), test.images.shape[1:]
-    runs = [training.find_candidate(run, args.data, shape, args.count) for run in args.runs]
-    classifier = training.load_classifier(args.classifier, test)
+    fewest = max(args.count, args.pick)
+    runs = training.find_candidates(args.runs, args.data, shape, fewest)
+    classifier = training.load_classifier(args.classifier, test, args.data)
     judge = metrics.Judge(classifier, test, subset_size=args.subset)
     if args.pick < judge.fewest:
         raise training.RunError(f"--pick {args.pick}, but the features need {judge.fewest} images")
+    training.make_folder(args.out)  # now, not after ten minutes
     sets = 1 if args.no_ladder else 10
     bar = tqdm(total=sets + sum(len(run.files) + 2 for run in runs), desc="judging", unit="set")
 
@@ -118,6 +121,7 @@ def main() -> int:
             scores = {
                 step: judged(*run.images(step, args.count, args.seed)) for step in {best, last}
             }
+            bar.update(2 - len(scores))  # the last was the best
             found.append(training.verdict(run, distances, scores))
 
     report = {
@@ -125,6 +129,7 @@ def main() -> int:
         "size": args.size,
         "count": args.count,
         "pick": args.pick,
+        "subset": args.subset,
         "seed": args.seed,
         "classifier": {"sha256": judge.classifier, "accuracy": judge.accuracy},
         "floor": floor,

@@ -41,6 +41,7 @@ def main() -> int:
     batches = data.Batches(len(images), args.batch, args.seed)
     generator = MLPGenerator(images.shape[1:], args.width, args.z)
     discriminator = MLPDiscriminator(images.shape[1:], max(1, args.width // 5))  # 5 pieces each
+    # Rate and betas are those of DCGAN (Radford et al. 2015).
     adam_g = optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     adam_d = optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)

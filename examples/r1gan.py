@@ -3,9 +3,9 @@
     python examples/r1gan.py
 
 Three ideas keep it steady. R1: the discriminator pays for its slope at real images, so where the
-generated ones have arrived it stops pushing (Mescheder et al. 2018). TTUR: it learns four times as
-fast as the generator (Heusel et al. 2017). EMA: the images are made by the running average of the
-generator's weights, not by the generator as the last step left it.
+generated ones have arrived it stops pushing (Mescheder et al. 2018). TTUR: it has a larger
+learning rate than the generator (Heusel et al. 2017). EMA: the images are made by the running
+average of the generator's weights, not by the generator as the last step left it.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def parse_flags() -> argparse.Namespace:
         epilog=training.WROTE,
     )
     training.gan_flags(parser, out="runs/r1gan", steps=8000, batch=32, width=32)
-    number = training.positive_float
-    parser.add_argument("--gamma", type=number, default=0.1, help="weight of R1 (default: 0.1)")
+    number, words = training.positive_float, "weight of R1 (default: 0.1; the paper has 10)"
+    parser.add_argument("--gamma", type=number, default=0.1, help=words)
     return training.parse_gan_flags(parser)
 
 

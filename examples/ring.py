@@ -34,16 +34,16 @@ def parse_flags() -> argparse.Namespace:
         epilog="Writes training.gif, pictures, log, metrics.json and checkpoint.npz to --out.",
     )
     training.standard_flags(parser, out="runs/ring", steps=2000)
-    add, number = parser.add_argument, training.positive_int
+    add, number, above_0 = parser.add_argument, training.positive_int, training.positive_float
     add("--loss", choices=CRITIC_STEPS, default="gan", help="default: gan")
     add("--data", choices=data.sets.POINTS, default="ring", help="default: ring")
-    add("--std", type=float, default=0.05, help="spread around each place (default: 0.05)")
+    add("--std", type=above_0, default=0.05, help="spread around each place (default: 0.05)")
     add("--batch", type=number, default=256, help="points a step (default: 256)")
     add("--width", type=number, default=128, help="units of a hidden layer (default: 128)")
     add("--slope", type=float, default=0.0, help="of the ReLUs below 0 (default: 0)")
     args = parser.parse_args()
-    if not 0 < args.std < np.inf:
-        parser.error("--std must be above 0")
+    if not 0 <= args.slope <= 1:
+        parser.error("--slope must be from 0 to 1")
     args.gif = True  # it is the point
     return args
 
@@ -93,7 +93,6 @@ def main() -> int:
     training.require_extras("PIL", "tqdm", "matplotlib")
     mg.use(args.device)
     mg.manual_seed(args.seed)
-    run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)
 
     real = data.load_points(args.data, 20000, args.seed, args.std)
     batches = data.Batches(len(real), args.batch, args.seed)
@@ -102,6 +101,7 @@ def main() -> int:
     adam_g = optim.Adam(generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
     adam_d = optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.999))
     decay = [optim.LinearDecay(adam, args.steps, args.steps // 2) for adam in (adam_g, adam_d)]
+    run = training.Run(args.out, vars(args), args.steps, args.batch, args.resume)
     parts = {"g": generator, "d": critic, "adam_g": adam_g, "adam_d": adam_d, "batches": batches}
     parts |= {"decay_g": decay[0], "decay_d": decay[1]}
     first = training.resume(run, parts) if args.resume else 0

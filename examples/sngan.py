@@ -2,10 +2,10 @@
 
     python examples/sngan.py
 
-Every weight of the discriminator is divided by its largest singular value, so that no layer can
-make a difference larger (Miyato et al. 2018). Nothing is clipped and no second derivative is
-needed: one power iteration a step keeps track of the singular values. The loss is the hinge, which
-leaves alone what is on the right side by 1 or more.
+Every weight of the discriminator is divided by its largest singular value, which bounds how much
+larger a layer can make a difference (Miyato et al. 2018). Nothing is clipped and no second
+derivative is needed: a power iteration at each call keeps track of the singular values. The loss is
+the hinge, which leaves alone what is on the right side by 1 or more.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """examples/classify_fashion.py in a process of its own, on a few images made up here."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -113,8 +114,10 @@ def test_the_environment_says_where_the_data_is(folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--size", "20"], "--size must be from 28"),
-        (["--batch", "1"], "--batch must be from 2"),
+        (["--size", "20"], "--size must be from 28 (the images of fashion-mnist)"),
+        (["--data", "digits", "--size", "7"], "--size must be from 8 (the images of digits)"),
+        (["--data", "emoji"], "invalid choice: 'emoji'"),
+        (["--batch", "1"], "--batch must be 2 or more"),
         (["--limit", "5"], "--limit must be at least --batch"),
         (["--steps", "0"], "whole number of 1 or more"),
     ],
@@ -123,6 +126,29 @@ def test_a_bad_flag_exits_with_2_and_the_usage(flags, words):
     said = run(*flags, code=2).stderr
     assert words in said
     assert said.startswith("usage: classify_fashion.py")
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(folder, tmp_path):
+    flags = ["--batch", 41, "--data-dir", folder, "--out", tmp_path / "run"]
+    said = run(*flags, code=2).stderr
+    assert said.startswith("error: Batches: batch_size is 41 but must be in 1 to count")
+    assert not (tmp_path / "run").exists()
+
+
+def test_digits_are_not_mirrored(folder, tmp_path, monkeypatch):
+    """Clothes are; and the same files, named mnist, are read as digits."""
+    flipped = []
+    monkeypatch.setattr(data, "flip", lambda x: flipped.append(len(x)) or x)
+    spec = importlib.util.spec_from_file_location("classify_fashion", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, times in (("mnist", 0), ("fashion-mnist", 2)):
+        flags = ["--data", name, "--steps", "2", "--data-dir", str(folder)]
+        monkeypatch.setattr(sys, "argv", ["x", *SMALL, *flags, "--out", str(tmp_path / name)])
+        assert script.main() == 0
+        assert len(flipped) == times
+        written = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert written["classes"][:1] == ["0" if name == "mnist" else "T-shirt"]
 
 
 def test_the_script_is_short_and_has_five_blocks():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import data, losses, optim, training
+from minigan import data, losses, metrics, optim, training
 from minigan.data import mnist_sets
 from minigan.models import ConditionalGenerator, DCGANGenerator, ImageClassifier
 from minigan.training import judging, report
@@ -86,6 +86,9 @@ def place(tmp_path_factory):
     write_run(place / "conditional", 3, kind=conditional)
     write_run(place / "small", 0, size=16, shape=(16, 16, 1))
     write_run(place / "digits", 0, data="mnist")
+    write_run(place / "ring", 0, data="ring")
+    write_run(place / "middle", 0, steps=(1, 2, 3))
+    damage(place / "middle" / "generators" / "00000002.npz")
     (place / "empty").mkdir()
     write_run(place / "unbegun", 0, steps=())
     images, labels = pictures(1)
@@ -96,8 +99,19 @@ def place(tmp_path_factory):
     np.savez(place / "floats.npz", images=images / 255)
     np.savez(place / "other-name.npz", pictures=images)
     np.savez(place / "shape.npz", images=images[:, :28, :28])
+    write_run(place / "archives", 0, steps=())
+    for step, name in enumerate(("few.npz", "real.npz"), 1):
+        archive = place / "archives" / "generators" / f"{step:08d}.npz"
+        archive.write_bytes((place / name).read_bytes())
     (place / "broken.npz").write_bytes((place / "real.npz").read_bytes()[:-200])
     return place
+
+
+def damage(path):
+    """Flip a byte in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
 
 
 def conditional(shape, width, z_size):
@@ -125,7 +139,7 @@ def test_without_runs_it_gives_the_floor_and_the_ladder(place, tmp_path):
     }
     assert (tmp_path / "e" / "evaluation.md").read_text().strip() == said.strip()
     found = json.loads((tmp_path / "e" / "evaluation.json").read_text())
-    assert found["count"] == COUNT
+    assert (found["count"], found["pick"], found["subset"]) == (COUNT, 30, 20)
     assert len(found["classifier"]["sha256"]) == 64
     assert found["classifier"]["sha256"][:12] in said
     assert found["floor"]["classes_hit"] == 10
@@ -154,6 +168,23 @@ def test_runs_that_differ_in_their_seed_are_one_row(place, tmp_path):
     assert found["runs"][0]["last"]["as_asked"] is None
     again = judged(place, tmp_path / "again", "--no-ladder", *runs)
     assert again == found
+
+
+def test_the_floor_is_training_images_and_the_best_is_chosen_by_other_noise(place, tmp_path):
+    runs = [place / "conditional", place / "real.npz"]
+    found = judged(place, tmp_path / "e", "--no-ladder", "--seed", 5, *runs)
+    train, test = (data.fashion_mnist(place, part, 32) for part in ("train", "test"))
+    classifier = training.load_classifier(place / "classifier.npz", test)
+    judge = metrics.Judge(classifier, test.first(COUNT), subset_size=20)
+    drawn = metrics.drawn(train, COUNT, seed=5).images
+    assert found["floor"]["frechet"] == pytest.approx(judge.distance(drawn), rel=1e-6)
+    made, archive = (judging.find_candidate(run, "fashion-mnist", SHAPE, COUNT) for run in runs)
+    for run, one in zip(found["runs"], (made, archive), strict=True):
+        for step, distance in run["distances"].items():
+            other = one.images(int(step), 30, seed=6, from_end=True)[0]
+            assert distance == pytest.approx(judge.distance(other), rel=1e-6)
+        last = one.images(run["last"]["step"], COUNT, seed=5)[0]
+        assert run["last"]["frechet"] == pytest.approx(judge.distance(last), rel=1e-6, abs=1e-9)
 
 
 def test_an_archive_of_the_test_images_is_perfect(place, tmp_path):
@@ -206,6 +237,9 @@ def test_teaching_has_a_column_of_its_own(place, tmp_path):
         ("other-name.npz", "is no archive with an array `images`"),
         ("shape.npz", "its images are (H, W, C) = (28, 28, 1)"),
         ("broken.npz", "is no archive"),
+        ("middle", "middle/generators/00000002.npz: network/"),
+        ("archives", "00000001.npz has 50 images, but 60 are to be judged"),
+        ("ring", "was trained on ring; only runs that make images are judged"),
     ],
 )
 def test_a_run_that_cannot_be_judged_is_said_in_one_line(name, words, place, tmp_path):
@@ -223,6 +257,8 @@ def test_a_run_that_cannot_be_judged_is_said_in_one_line(name, words, place, tmp
         (["--count", 60, "--subset", 61], "a subset for KID has 61"),
         (["--classifier", "none.npz"], "train it with: python examples/classify_fashion.py"),
         (["--pick", 10], "--pick 10, but the features need 16 images"),
+        (["--subset", 1], "--subset must be 2 or more"),
+        (["--size", 20], "--size 20 cannot be: fashion-mnist: size is 20 but the images have 28"),
         (["--data", "cifar"], "invalid choice: 'cifar'"),
         (["--size", 28], "does not fit the data"),
         (["--data-dir", "nowhere"], "Fashion-MNIST: not found in"),
@@ -248,6 +284,50 @@ def test_a_classifier_that_does_not_fit_is_refused(classifier, words, place, tmp
     said = run(place, *SMALL, "--out", tmp_path / "e", classifier=classifier, code=2).stderr
     assert "Traceback" not in said
     assert words in said.splitlines()[-1], said
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_judged(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = run(place, *SMALL, "--out", tmp_path / "file" / "e", code=2).stderr
+    assert said.startswith("error: cannot write to"), said  # no progress bar before
+    assert said.endswith("choose another --out\n")
+
+
+def test_a_run_that_is_given_twice_is_no_second_seed(place, tmp_path):
+    runs = [place / "dcgan-0", place / "wide" / ".." / "dcgan-0"]
+    said = run(place, *SMALL, "--out", tmp_path / "e", *runs, code=2).stderr
+    assert said.endswith("dcgan-0 is given twice; a run has one row\n")
+
+
+def test_an_archive_needs_as_many_images_as_the_choice_of_the_best(place, tmp_path):
+    flags = ["--count", 60, "--subset", 20, "--pick", 121, "--out", tmp_path / "e"]
+    said = run(place, *flags, place / "real.npz", code=2).stderr
+    assert said.startswith("error:"), said
+    assert said.endswith("real.npz has 120 images, but 121 are to be judged\n")
+
+
+def test_a_package_that_is_not_there_is_said_in_one_line(tmp_path):
+    hidden = "import sys; sys.modules['sklearn'] = None; import runpy; " + (
+        f"sys.argv = ['evaluate.py', '--data', 'digits', '--out', {str(tmp_path / 'e')!r}]; "
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: digits needs scikit-learn")
+
+
+def test_the_advice_is_a_command_that_makes_what_is_missing(place):
+    digits = data.LabelledImages(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, int), tuple("0123"))
+    for path, words in (("none.npz", "there is no classifier"), ("classifier.npz", "does not fit")):
+        with pytest.raises(training.RunError, match=words) as caught:
+            training.load_classifier(place / path, digits, "digits")
+        command = str(caught.value).split("with: ")[1]
+        assert command == "python examples/classify_fashion.py --data digits --size 8"
+    emoji = data.LabelledImages(np.zeros((9, 32, 32, 3), np.uint8), np.zeros(9, int), ("emoji",))
+    with pytest.raises(training.RunError, match="--data emoji has one class only: no classifier"):
+        training.load_classifier(place / "classifier.npz", emoji, "emoji")
+    with pytest.raises(training.RunError, match="there is no classifier"):  # a folder
+        training.load_classifier(place, data.fashion_mnist(place, "test", 32))
 
 
 def test_the_script_is_short_and_its_help_reads_well():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from made_up import write_fashion
 
-from minigan import data, optim, training
+from minigan import data, models, optim, training
 from minigan.training import load_checkpoint
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -184,6 +184,32 @@ def test_each_learns_while_the_other_stays_as_it_is(name, folder, tmp_path, monk
     assert len(turns) == 6
     assert turns[:2] * 3 == turns
     assert turns[0] is not turns[1]
+
+
+def test_with_augment_no_image_is_seen_unchanged_and_the_generator_learns_through_it(
+    folder, tmp_path, monkeypatch
+):
+    changed, seen, change = [], [], data.diff_augment
+    forward = models.DCGANDiscriminator.forward
+
+    def watched_change(images):
+        changed.append((images.requires_grad, change(images)))
+        return changed[-1][1]
+
+    def watched(self, images):
+        seen.append(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(data, "diff_augment", watched_change)
+    monkeypatch.setattr(models.DCGANDiscriminator, "forward", watched)
+    for flag in ([], ["--augment"]):
+        flags = ["--steps", "2", "--data-dir", str(folder), "--out", str(tmp_path / f"run{flag}")]
+        monkeypatch.setattr(sys, "argv", ["dcgan.py", *SMALL, "--width", "4", *flags, *flag])
+        assert load_script("dcgan").main() == 0
+        assert bool(changed) == bool(flag)
+    # The real ones, the generated ones cut off, and those through which the generator learns.
+    assert [learns for learns, _ in changed] == [False, False, True] * 2
+    assert all(a is b for a, (_, b) in zip(seen[6:], changed, strict=True))
 
 
 # --------------------------------------------------------------------------------- bad input

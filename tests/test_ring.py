@@ -1,5 +1,6 @@
 """examples/ring.py in a process of its own, and the pictures that it draws."""
 
+import importlib.util
 import json
 import re
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigan import data, training
+import minigan as mg
+from minigan import data, optim, training
 from minigan.training import load_checkpoint
 
 SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "ring.py"
@@ -86,8 +88,10 @@ def test_seeds_differ_and_repeat(tmp_path):
     [
         (["--loss", "vae"], "invalid choice: 'vae'"),
         (["--data", "moons"], "invalid choice: 'moons'"),
-        (["--std", "0"], "--std must be above 0"),
-        (["--std", "nan"], "--std must be above 0"),
+        (["--std", "0"], "--std: must be a number above 0, not '0'"),
+        (["--std", "nan"], "--std: must be a number above 0, not 'nan'"),
+        (["--slope", "nan"], "--slope must be from 0 to 1"),
+        (["--slope", "-3"], "--slope must be from 0 to 1"),
         (["--steps", "0"], "whole number of 1 or more"),
     ],
 )
@@ -95,6 +99,65 @@ def test_a_bad_flag_exits_with_2_and_the_usage(flags, words):
     said = run(*flags, code=2).stderr
     assert words in said
     assert said.startswith("usage: ring.py")
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_path):
+    said = run("--batch", 20001, "--out", tmp_path / "run", code=2).stderr
+    assert said.startswith("error: Batches: batch_size is 20001 but must be in 1 to count")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("ring", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_losses_are_the_formulas(loss, script):
+    """Of the critic a·x, whose slope is a everywhere."""
+    a = np.array([3.0, -4.0], np.float32)  # ‖a‖ = 5
+    real, fake = (
+        mg.Tensor(np.random.default_rng(i).standard_normal((6, 2), np.float32)) for i in (0, 1)
+    )
+    on_real, on_fake = (x.numpy().astype(float) @ a for x in (real, fake))
+    got = script.loss_d(loss, lambda x: x @ mg.Tensor(a[:, None]), real, fake).item()
+    log_d = np.logaddexp(0, -on_real).mean() + np.logaddexp(0, on_fake).mean()
+    expected = {
+        "gan": log_d,
+        "r1": log_d + script.GAMMA / 2 * 5**2,
+        "wgan-gp": on_fake.mean() - on_real.mean() + script.LAMBDA * (5 - 1) ** 2,
+    }
+    assert got == pytest.approx(expected[loss], rel=1e-5)
+    scores = mg.Tensor(on_fake[:, None], dtype=np.float32)
+    expected_g = -on_fake.mean() if loss == "wgan-gp" else np.logaddexp(0, -on_fake).mean()
+    assert script.loss_g(loss, scores).item() == pytest.approx(expected_g, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_learns_while_the_other_stays_as_it_is(loss, script, tmp_path, monkeypatch):
+    before, turns = {}, []
+
+    class Watched(optim.Adam):
+        def step(self):
+            for other, (weights, gradients) in before.items():
+                if other is not self:
+                    assert all(map(np.array_equal, weights, (p.data for p in other.params)))
+                    assert all(map(np.array_equal, gradients, (p.grad for p in other.params)))
+            super().step()
+            now = ([p.data.copy() for p in self.params], [p.grad.copy() for p in self.params])
+            before[self] = now
+            turns.append(self)
+
+    monkeypatch.setattr(optim, "Adam", Watched)
+    flags = ["--loss", loss, "--steps", "2", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["ring.py", *SMALL, *flags])
+    assert script.main() == 0
+    critic, generator = turns[0], turns[-1]
+    assert critic is not generator
+    assert turns == ([critic] * script.CRITIC_STEPS[loss] + [generator]) * 2
 
 
 def test_the_script_is_short_and_its_help_reads_well():

@@ -30,10 +30,10 @@ from .generators import (
     save_snapshot,
     snapshots,
 )
-from .judging import Candidate, find_candidate, load_classifier
+from .judging import Candidate, find_candidate, find_candidates, load_classifier, load_parts
 from .pictures import save_confusion, save_curves, save_grid
 from .plane import save_plane, show_plane
-from .report import verdict, write_report
+from .report import make_folder, verdict, write_report
 from .rows import save_rows
 from .run import DivergenceError, Run, RunError
 from .samples import save_film, save_samples
@@ -49,12 +49,15 @@ __all__ = [
     "Run",
     "RunError",
     "find_candidate",
+    "find_candidates",
     "gan_flags",
     "generate",
     "load_checkpoint",
     "load_classifier",
     "load_generator",
+    "load_parts",
     "load_real",
+    "make_folder",
     "natural_int",
     "nearest",
     "parse_gan_flags",

@@ -69,15 +69,15 @@ def parse_gan_flags(
     return args
 
 
-def load_real(args: argparse.Namespace) -> data.LabelledImages:
-    """The training images that the flags ask for: uint8 (N, size, size, C), with labels.
+def load_real(args: argparse.Namespace, part: str = "train") -> data.LabelledImages:
+    """The images that the flags ask for, "train" or "test": uint8 (N, size, size, C), with labels.
 
     Raises:
         DataError: they are nowhere, or damaged.
         MissingExtraError: they need a package that is not there.
     """
     try:
-        found = data.load_images(args.data, "train", args.size, args.data_dir, args.download)
+        found = data.load_images(args.data, part, args.size, args.data_dir, args.download)
     except ImportError as error:
         raise MissingExtraError(str(error)) from error
     return found.first(args.limit) if args.limit else found

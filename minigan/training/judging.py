@@ -4,6 +4,7 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from minigan import data
+from minigan.data.sets import IMAGES
 from minigan.models import ImageClassifier
 
 from .checkpoint import CheckpointError, load_checkpoint
+from .extras import MissingExtraError
 from .generators import load_generator, sample, snapshots
 from .run import MAY_CHANGE, RunError
 
@@ -61,6 +64,43 @@ class Candidate:
             raise RunError(f"{file}: {error}") from error
 
 
+def load_parts(
+    name: str, size: int, data_dir: str | os.PathLike | None = None
+) -> tuple[data.LabelledImages, data.LabelledImages]:
+    """The training images and the test images of a data set.
+
+    Raises:
+        RunError: no images of that size can be made of it.
+        DataError: they are nowhere, or damaged.
+        MissingExtraError: they need a package that is not there.
+    """
+    try:
+        train, test = (data.load_images(name, part, size, data_dir) for part in ("train", "test"))
+    except data.DataError:
+        raise
+    except ValueError as error:
+        raise RunError(f"--size {size} cannot be: {error}") from error
+    except ImportError as error:
+        raise MissingExtraError(str(error)) from error
+    return train, test
+
+
+def find_candidates(
+    paths: Sequence[str | os.PathLike], name: str, shape: tuple[int, int, int], count: int
+) -> list[Candidate]:
+    """`find_candidate` of each path.
+
+    Raises:
+        RunError: also for a path that is there twice: it would count as two runs.
+    """
+    seen: set[Path] = set()
+    for path in map(Path, paths):
+        if path.resolve() in seen:
+            raise RunError(f"{path} is given twice; a run has one row")
+        seen.add(path.resolve())
+    return [find_candidate(path, name, shape, count) for path in paths]
+
+
 def find_candidate(
     path: str | os.PathLike, name: str, shape: tuple[int, int, int], count: int
 ) -> Candidate:
@@ -73,7 +113,7 @@ def find_candidate(
     Raises:
         RunError: there is neither; the run has no generators yet, or was trained on other data; its
             images have another shape, or are too few.
-        CheckpointError, DataError: the last file is damaged, or is not what it should be.
+        CheckpointError, DataError: a file is damaged, or is not what it should be.
     """
     path = Path(path)
     if path.is_file():
@@ -82,13 +122,15 @@ def find_candidate(
         found = Candidate(path, path.stem, {0: path})
     else:
         found = _find_run(path, name, shape[0])
-    file = found.files[max(found.files)]
-    if is_archive(file):
-        made = _from_archive(file, count, from_end=False)[0].shape[1:]
-    else:
-        made = tuple(load_generator(file).image_shape)
-    if made != tuple(shape):
-        raise RunError(f"{file}: its images are (H, W, C) = {made}, and the data's {tuple(shape)}")
+    for file in found.files.values():  # all of them now, not after ten minutes
+        if is_archive(file):
+            made = _from_archive(file, count, from_end=False)[0].shape[1:]
+        else:
+            made = tuple(load_generator(file).image_shape)
+        if made != tuple(shape):
+            raise RunError(
+                f"{file}: its images are (H, W, C) = {made}, and the data's {tuple(shape)}"
+            )
     return found
 
 
@@ -98,10 +140,13 @@ def _find_run(path: Path, name: str, size: int) -> Candidate:
     if not isinstance(settings, dict):
         raise RunError(f"{path} is no run: there is no config.json of one in it")
     for flag, wanted in (("data", name), ("size", size)):
-        if settings.get(flag, wanted) != wanted:
+        own = settings.get(flag, wanted)
+        if flag == "data" and own not in IMAGES:
+            raise RunError(f"{path} was trained on {own}; only runs that make images are judged")
+        if own != wanted:
             raise RunError(
-                f"{path} was trained with --{flag} {settings[flag]}, but is to be compared with "
-                f"--{flag} {wanted}; say --{flag} {settings[flag]}, with a classifier of such"
+                f"{path} was trained with --{flag} {own}, but is to be compared with "
+                f"--{flag} {wanted}; say --{flag} {own}, with a classifier of such"
             )
     files = snapshots(path)
     if not files:
@@ -121,17 +166,34 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def load_classifier(path: str | os.PathLike, real: data.LabelledImages) -> ImageClassifier:
+def load_classifier(
+    path: str | os.PathLike, real: data.LabelledImages, name: str = "fashion-mnist"
+) -> ImageClassifier:
     """The network that examples/classify_fashion.py wrote to `path`, for images such as `real`.
 
+    Args:
+        name: of the data that `real` is of, for the advice.
+
     Raises:
-        RunError: there is none, or it does not fit: images of another size, other classes.
+        RunError: there is none, or it does not fit: images of another size, other classes; or the
+            data has no classes that could be told apart.
         CheckpointError: the file is damaged, or holds something else.
     """
-    if not Path(path).exists():
+    _, height, across, channels = real.images.shape
+    if len(real.classes) < 2:
+        raise RunError(
+            f"--data {name} has one class only: no classifier can be trained on it, by whose "
+            f"features images could be compared"
+        )
+    command = "python examples/classify_fashion.py"
+    if name != "fashion-mnist":
+        command += f" --data {name}"
+    if height != 32:
+        command += f" --size {height}"
+    if not Path(path).is_file():
         raise RunError(
             f"there is no classifier {path}, by whose features images are compared; train it with: "
-            f"python examples/classify_fashion.py"
+            f"{command}"
         )
     network = load_checkpoint(path).get("network")
     try:
@@ -139,7 +201,6 @@ def load_classifier(path: str | os.PathLike, real: data.LabelledImages) -> Image
         width, features, classes = first.shape[3], dense.shape[1], last.shape[1]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(path, "network", "is not that of an ImageClassifier") from error
-    _, height, across, channels = real.images.shape
     if (
         first.shape[2] != channels
         or dense.shape[0] != (height // 4) * (across // 4) * 2 * width
@@ -149,8 +210,7 @@ def load_classifier(path: str | os.PathLike, real: data.LabelledImages) -> Image
         raise RunError(
             f"the classifier {path} does not fit the data: it is for {classes} classes and images "
             f"of about {side}×{side}×{first.shape[2]}, the data has {len(real.classes)} and "
-            f"{height}×{across}×{channels}; train one with: python examples/classify_fashion.py "
-            f"--size {height}"
+            f"{height}×{across}×{channels}; train one with: {command}"
         )
     made = ImageClassifier((height, across, channels), classes, width, features)
     try:

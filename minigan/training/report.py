@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from .files import replace_file
 from .judging import Candidate
+from .run import RunError
 
 # What stands in the table: key of the scores, heading, factor, digits after the point.
 COLUMNS = (
@@ -52,6 +54,20 @@ def verdict(
         "best": {"step": best, **scores[best], "seconds": run.seconds},
         "last": {"step": last, **scores[last], "seconds": run.seconds},
     }
+
+
+def make_folder(out: str | os.PathLike) -> None:
+    """Make the folder of a report before there is one: what cannot be is said while it is cheap.
+
+    Raises:
+        RunError: nothing can be written there.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error}; choose another --out") from error
 
 
 def write_report(out: str | os.PathLike, report: Mapping[str, Any]) -> str:
