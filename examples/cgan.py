@@ -2,9 +2,12 @@
 
     python examples/cgan.py
 
-A DCGAN whose generator is told the class (Mirza and Osindero 2014), and whose discriminator asks
-whether an image looks real and like one of its class (Miyato and Koyama 2018). samples.png has a
-row for each class.
+A DCGAN whose generator is told the class (Mirza and Osindero 2014) through its batch normalisation,
+and whose discriminator asks whether an image looks real and like one of its class (Miyato and
+Koyama 2018). samples.png has a row for each class.
+
+Cost: ten minutes on two cores. Expect rows that can be told apart after 600 steps, and within each
+as many sorts of shirt as there are columns.
 """
 
 import argparse

@@ -5,6 +5,9 @@
 Two networks of three dense layers each, as in the authors' script for MNIST: rectifiers and
 sigmoids in the generator, maxout and dropout in the discriminator, and the generator's loss is
 −log D(G(z)), as the paper recommends. Not theirs: Adam in place of SGD with momentum, and the data.
+
+Cost: eight minutes on two cores. Expect outlines of clothes after a thousand steps, filled with
+speckles that never go away, and the same few shapes again and again.
 """
 
 import argparse

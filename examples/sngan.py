@@ -6,6 +6,9 @@ Every weight of the discriminator is divided by its largest singular value, whic
 larger a layer can make a difference (Miyato et al. 2018). Nothing is clipped and no second
 derivative is needed: a power iteration at each call keeps track of the singular values. The loss is
 the hinge, which leaves alone what is on the right side by 1 or more.
+
+Cost: ten minutes on two cores, for a small part of the paper's training: 2,500 steps of much
+narrower networks. Expect clothes of all kinds, many of them torn, and a fine grid on them.
 """
 
 import argparse

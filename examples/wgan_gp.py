@@ -7,7 +7,9 @@ slope at most 1. But here it pays for every slope that is not 1, at points betwe
 (Gulrajani et al. 2017). The slope is a gradient, and paying for it means differentiating it: the
 step of the critic runs backward through a backward pass.
 
-The curve `distance` falls as the images get better, and `slope` stays near 1.
+Cost: thirteen minutes on two cores, as the critic steps five times for each step of the generator.
+Expect clothes of all kinds with a woven look: 2,500 steps are few. The curve `distance` falls as the
+images get better, and `slope` stays near 1.
 """
 
 import argparse
