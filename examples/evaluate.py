@@ -81,8 +81,8 @@ def main() -> int:
     if args.count > len(test):
         raise training.RunError(f"--count {args.count}, but there are {len(test)} test images")
     test, shape = test.first(args.count), test.images.shape[1:]
-    fewest = max(args.count, args.pick)
-    runs = training.find_candidates(args.runs, args.data, shape, fewest)
+    known = shape, max(args.count, args.pick), len(test.classes)
+    runs = training.find_candidates(args.runs, args.data, *known)
     classifier = training.load_classifier(args.classifier, test, args.data)
     judge = metrics.Judge(classifier, test, subset_size=args.subset)
     if args.pick < judge.fewest:

@@ -62,5 +62,7 @@ def test_the_end_shows_nearest_training_images_beside_what_is_made(grids, tmp_pa
     shown, nearest, second, third = grids[1]
     np.testing.assert_array_equal(shown, made)
     np.testing.assert_array_equal(nearest, copies)  # it knows these by heart, and one sees it
+    gan.show_end(run, Shown(), copies[:2])  # there are no three
+    assert len(grids[3]) == 3
     for other in (second, third):
         assert not (other == copies).all(axis=(1, 2, 3)).any()
