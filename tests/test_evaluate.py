@@ -309,6 +309,12 @@ def test_an_archive_needs_as_many_images_as_the_choice_of_the_best(place, tmp_pa
     assert said.endswith("real.npz has 120 images, but 121 are to be judged\n")
 
 
+def test_the_environment_names_the_device(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGAN_DEVICE", "abacus")
+    said = run(place, *SMALL, "--out", tmp_path / "e", code=2).stderr
+    assert said.startswith("error: device 'abacus'")
+
+
 def test_a_package_that_is_not_there_is_said_in_one_line(tmp_path):
     hidden = "import sys; sys.modules['sklearn'] = None; import runpy; " + (
         f"sys.argv = ['evaluate.py', '--data', 'digits', '--out', {str(tmp_path / 'e')!r}]; "
