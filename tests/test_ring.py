@@ -136,6 +136,16 @@ def test_the_losses_are_the_formulas(loss, script):
     assert script.loss_g(loss, scores).item() == pytest.approx(expected_g, rel=1e-5)
 
 
+def test_a_place_is_found_by_a_tenth_of_its_fair_share(script):
+    real = data.load_points("ring", 10, std=0.05)
+    made = real.centres[[0] * 965 + [1] * 13 + [2] * 12 + [3] * 10]
+    made[-10:] *= 2  # near no place
+    found = script.places_found(real, made)
+    assert (found["places"], found["of"]) == (2, 8)  # 12.5 points are a tenth of an eighth
+    assert found["counts"] == [965, 13, 12, 0, 0, 0, 0, 0]
+    assert found["good"] == pytest.approx(0.99)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_each_learns_while_the_other_stays_as_it_is(loss, script, tmp_path, monkeypatch):
     before, turns = {}, []
