@@ -5,8 +5,8 @@
 The generator makes an image of 100 random numbers. The discriminator sees images, some of them
 real, and says which. Each learns from the other, and nothing else says what an image should be.
 
-Cost: nine minutes on two cores. Expect blots in the shape of clothes after 400 steps, and most kinds
-after a thousand. What stays difficult are sandals, bags and prints.
+Cost: nine minutes on two cores. Expect blots in the shape of clothes after 400 steps, and most
+kinds after a thousand. What stays difficult are sandals, bags and prints.
 
 `--loss lsgan` asks the discriminator for a number near 1 or 0, and takes the square of its error
 (Mao et al. 2016, arXiv 1611.04076) in place of the logarithm of a probability.

@@ -7,8 +7,8 @@ generated ones have arrived it stops pushing (Mescheder et al. 2018). TTUR: it h
 learning rate than the generator (Heusel et al. 2017). EMA: the images are made by the running
 average of the generator's weights, not by the generator as the last step left it.
 
-Cost: eleven minutes on two cores. Expect the smoothest images of all these scripts, of all ten kinds,
-from the second thousand of steps on.
+Cost: eleven minutes on two cores. Expect the smoothest images of all these scripts, of all ten
+kinds, from the second thousand of steps on.
 """
 
 import argparse

@@ -8,8 +8,8 @@ slope at most 1. But here it pays for every slope that is not 1, at points betwe
 step of the critic runs backward through a backward pass.
 
 Cost: thirteen minutes on two cores, as the critic steps five times for each step of the generator.
-Expect clothes of all kinds with a woven look: 2,500 steps are few. The curve `distance` falls as the
-images get better, and `slope` stays near 1.
+Expect clothes of all kinds with a woven look: 2,500 steps are few. The curve `distance` falls as
+the images get better, and `slope` stays near 1.
 """
 
 import argparse
