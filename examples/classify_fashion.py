@@ -36,15 +36,14 @@ def parse_flags() -> argparse.Namespace:
         "--out folder.",
     )
     training.standard_flags(parser, out="runs/classify", steps=1400)
-    number = training.positive_int
-    sets = sorted(SMALLEST)
-    parser.add_argument("--data", choices=sets, default="fashion-mnist", help="(%(default)s)")
-    parser.add_argument("--size", type=number, default=32, help="pixels a side (default: 32)")
-    parser.add_argument("--batch", type=number, default=128, help="images a step (default: 128)")
-    parser.add_argument("--width", type=number, default=32, help="channels inside (default: 32)")
-    parser.add_argument("--data-dir", type=Path, help="folder with the four files of the data")
-    parser.add_argument("--download", action="store_true", help="fetch the data if need be, 30 MB")
-    parser.add_argument("--limit", type=number, help="only so many images of each part, for a try")
+    add, number = parser.add_argument, training.positive_int
+    add("--data", choices=sorted(SMALLEST), default="fashion-mnist", help="default: %(default)s")
+    add("--size", type=number, default=32, help="pixels a side (default: 32)")
+    add("--batch", type=number, default=128, help="images a step (default: 128)")
+    add("--width", type=number, default=32, help="channels inside (default: 32)")
+    add("--data-dir", type=Path, help="folder with the four files of the data")
+    add("--download", action="store_true", help="fetch the data if need be, 30 MB")
+    add("--limit", type=number, help="only so many images of each part, for a try")
     args = parser.parse_args()
     smallest = SMALLEST[args.data]
     if not smallest <= args.size <= 256:

@@ -50,7 +50,7 @@ def parse_flags() -> argparse.Namespace:
     add("--cas", action="store_true", help="train a classifier on each set too, a minute each")
     add("--cas-steps", type=number, default=400, help="training steps of it (default: 400)")
     add("--seed", type=training.natural_int, default=0, help="of the noise (default: 0)")
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    training.device_flag(parser)
     add("--out", type=Path, default=Path("runs/evaluate"), help="default: %(default)s")
     args = parser.parse_args()
     if args.subset < 2:
@@ -81,8 +81,8 @@ def main() -> int:
     if args.count > len(test):
         raise training.RunError(f"--count {args.count}, but there are {len(test)} test images")
     test, shape = test.first(args.count), test.images.shape[1:]
-    fewest = max(args.count, args.pick)
-    runs = training.find_candidates(args.runs, args.data, shape, fewest)
+    known = shape, max(args.count, args.pick), len(test.classes)
+    runs = training.find_candidates(args.runs, args.data, *known)
     classifier = training.load_classifier(args.classifier, test, args.data)
     judge = metrics.Judge(classifier, test, subset_size=args.subset)
     if args.pick < judge.fewest:

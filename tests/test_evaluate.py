@@ -95,6 +95,8 @@ def place(tmp_path_factory):
     images = data.images.padded(images[..., None], 32)
     np.savez(place / "real.npz", images=images)
     np.savez(place / "labelled.npz", images=images, labels=labels.astype(np.int64))
+    eleven = np.arange(len(images)) % 11
+    np.savez(place / "eleven.npz", images=images, labels=eleven)
     np.savez(place / "few.npz", images=images[:50])
     np.savez(place / "floats.npz", images=images / 255)
     np.savez(place / "other-name.npz", pictures=images)
@@ -232,6 +234,7 @@ def test_teaching_has_a_column_of_its_own(place, tmp_path):
             "digits",
             "was trained with --data mnist, but is to be compared with --data fashion-mnist",
         ),
+        ("eleven.npz", "labels from 0 to 10, but the data has 10 classes, from 0 on"),
         ("few.npz", "has 50 images, but 60 are to be judged"),
         ("floats.npz", "images: expected uint8"),
         ("other-name.npz", "is no archive with an array `images`"),
@@ -306,6 +309,12 @@ def test_an_archive_needs_as_many_images_as_the_choice_of_the_best(place, tmp_pa
     assert said.endswith("real.npz has 120 images, but 121 are to be judged\n")
 
 
+def test_the_environment_names_the_device(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGAN_DEVICE", "abacus")
+    said = run(place, *SMALL, "--out", tmp_path / "e", code=2).stderr
+    assert said.startswith("error: device 'abacus'")
+
+
 def test_a_package_that_is_not_there_is_said_in_one_line(tmp_path):
     hidden = "import sys; sys.modules['sklearn'] = None; import runpy; " + (
         f"sys.argv = ['evaluate.py', '--data', 'digits', '--out', {str(tmp_path / 'e')!r}]; "
@@ -358,11 +367,11 @@ def test_groups_are_named_by_what_they_differ_in():
         return {"script": script, "seed": seed, "settings": settings, "path": path}
 
     runs = [one("wgan", 0, clip=1), one("dcgan", 0), one("wgan", 1, clip=1), one("wgan", 0, clip=2)]
-    runs += [one("a", None, "x/a.npz"), one("a", None, "y/a.npz")]
+    runs += [one("a", None, "x/a.npz"), one("a", None, "y/a.npz"), one("dcgan", 0, "copy")]
     named = report.groups(runs)
     assert {name: len(group) for name, group in named.items()} == {
         **{"wgan (clip 1)": 2, "dcgan": 1, "wgan (clip 2)": 1},
-        **{"a": 1, "y/a.npz": 1},
+        **{"a": 1, "y/a.npz": 1, "copy": 1},
     }
 
 

@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .cli import (
+    device_flag,
     natural_int,
     plain_errors,
     positive_float,
@@ -48,6 +49,7 @@ __all__ = [
     "MissingExtraError",
     "Run",
     "RunError",
+    "device_flag",
     "find_candidate",
     "find_candidates",
     "gan_flags",

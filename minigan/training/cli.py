@@ -26,12 +26,17 @@ def standard_flags(parser: argparse.ArgumentParser, out: str, steps: int) -> Non
     add = parser.add_argument
     add("--steps", type=positive_int, default=steps, help="training steps (default: %(default)s)")
     add("--seed", type=natural_int, default=0, help="seed of all random numbers (default: 0)")
-    device = os.environ.get("MINIGAN_DEVICE", "cpu")
-    words = "cuda needs CuPy (default: %(default)s)"
-    add("--device", choices=["cpu", "cuda"], default=device, help=words)
+    device_flag(parser)
     add("--out", type=Path, default=Path(out), help="directory to write to (default: %(default)s)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     add("--gif", action="store_true", help="make training.gif too, a film of the samples")
+
+
+def device_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --device, whose default is $MINIGAN_DEVICE, else cpu."""
+    device = os.environ.get("MINIGAN_DEVICE", "cpu")
+    words = "cuda needs CuPy (default: %(default)s)"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=words)
 
 
 def positive_int(text: str) -> int:

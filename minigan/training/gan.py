@@ -99,7 +99,8 @@ def show_generator(run: Run, step: int, generator: ImageGenerator) -> None:
 def show_end(run: Run, generator: ImageGenerator, real: np.ndarray) -> None:
     """Write what the trained generator shows: interpolation.png, and neighbours.png in `real`."""
     save_interpolation(run.path("interpolation.png"), generator)
-    save_neighbours(run.path("neighbours.png"), sample(generator, 10, seed=1), real)
+    made, count = sample(generator, 10, seed=1), min(3, len(real))  # --limit 2 leaves two
+    save_neighbours(run.path("neighbours.png"), made, real, count)
 
 
 def save_interpolation(

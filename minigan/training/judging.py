@@ -86,7 +86,11 @@ def load_parts(
 
 
 def find_candidates(
-    paths: Sequence[str | os.PathLike], name: str, shape: tuple[int, int, int], count: int
+    paths: Sequence[str | os.PathLike],
+    name: str,
+    shape: tuple[int, int, int],
+    count: int,
+    classes: int | None = None,
 ) -> list[Candidate]:
     """`find_candidate` of each path.
 
@@ -98,21 +102,26 @@ def find_candidates(
         if path.resolve() in seen:
             raise RunError(f"{path} is given twice; a run has one row")
         seen.add(path.resolve())
-    return [find_candidate(path, name, shape, count) for path in paths]
+    return [find_candidate(path, name, shape, count, classes) for path in paths]
 
 
 def find_candidate(
-    path: str | os.PathLike, name: str, shape: tuple[int, int, int], count: int
+    path: str | os.PathLike,
+    name: str,
+    shape: tuple[int, int, int],
+    count: int,
+    classes: int | None = None,
 ) -> Candidate:
     """The run in the folder `path`, or the archive of images at `path`, if it can be judged.
 
     Args:
         name, shape: of the data that it is to be compared with; (H, W, C).
         count: images that will be asked for.
+        classes: of the data; the labels of an archive must be below it.
 
     Raises:
         RunError: there is neither; the run has no generators yet, or was trained on other data; its
-            images have another shape, or are too few.
+            images have another shape, or are too few, or labels that the data does not have.
         CheckpointError, DataError: a file is damaged, or is not what it should be.
     """
     path = Path(path)
@@ -124,7 +133,9 @@ def find_candidate(
         found = _find_run(path, name, shape[0])
     for file in found.files.values():  # all of them now, not after ten minutes
         if is_archive(file):
-            made = _from_archive(file, count, from_end=False)[0].shape[1:]
+            images, labels = _from_archive(file, count, from_end=False)
+            made = images.shape[1:]
+            _check_labels(file, labels, classes)
         else:
             made = tuple(load_generator(file).image_shape)
         if made != tuple(shape):
@@ -232,6 +243,14 @@ def _from_archive(file: Path, count: int, from_end: bool) -> tuple[np.ndarray, n
         raise RunError(f"{file} has {len(images)} images{said}, but {count} are to be judged")
     chosen = slice(len(images) - count, None) if from_end else slice(count)
     return images[chosen], labels[chosen] if labelled else None
+
+
+def _check_labels(file: Path, labels: np.ndarray | None, classes: int | None) -> None:
+    if labels is not None and classes and not 0 <= labels.min() <= labels.max() < classes:
+        raise RunError(
+            f"{file}: labels from {labels.min()} to {labels.max()}, but the data has {classes} "
+            f"classes, from 0 on"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

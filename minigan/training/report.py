@@ -152,12 +152,14 @@ def groups(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any
     """Runs that differ in nothing but their seed, together: {name: runs}, in order.
 
     The name is the script's, with those settings in which groups of one script differ. What has no
-    seed, an archive of images, stands alone.
+    seed, an archive of images, stands alone; so does a second run with the same seed.
     """
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        apart = run["path"] if run["seed"] is None else ""
-        key = json.dumps([run["script"], run["settings"], apart], sort_keys=True, default=str)
+        key = json.dumps([run["script"], run["settings"]], sort_keys=True, default=str)
+        seeds = [other["seed"] for other in alike.get(key, [])]
+        if run["seed"] is None or run["seed"] in seeds:
+            key += run["path"]
         alike.setdefault(key, []).append(run)
     named: dict[str, list[Mapping[str, Any]]] = {}
     for group in alike.values():
