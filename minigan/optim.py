@@ -89,21 +89,21 @@ class Optimizer:
 
     def _one_by_one(self, backend: backends.Backend, numbers: list[int]) -> None:
         """Update these parameters, all on one backend; its workers share blocks of all of them."""
-        todo = []
+        blocks = []
         for i in numbers:
             arrays = self._arrays(i)
             if all(a.flags.c_contiguous for a in arrays):
                 arrays = [a.reshape(-1) for a in arrays]
             count = -(-arrays[0].size // BLOCK)
             for some in cut(len(arrays[0]), count) if arrays[0].ndim else [...]:
-                todo.append((self.updates[i], [a[some] for a in arrays]))
+                blocks.append((self.updates[i], [a[some] for a in arrays]))
 
         def block(item: tuple[int, list[Any]]) -> None:
             t, (p, g, *memory) = item
             a, b = (backend.scratch(name, p.shape, p.dtype) for name in ("a", "b"))
             self.update(p, g, dict(zip(self.memory, memory, strict=True)), t, a, b)
 
-        backend.each(block, todo)
+        backend.each(block, blocks)
 
     _all_at_once = _one_by_one  # a subclass that has a kernel overrides it
 

@@ -16,7 +16,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minigan import backend
+from minigan import backend, workers
 
 SLOW_DRAWS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -54,3 +54,11 @@ def pytest_configure(config):
         except backend.DeviceError as error:
             raise pytest.UsageError(str(error)) from None
         os.environ["MINIGAN_TEST_DEVICE"] = "cuda"  # for tests/cuda/target.py, in workers too
+
+
+@pytest.fixture
+def threads_put_back():
+    """The number of workers is the same after the test."""
+    before = workers.get_num_threads()
+    yield
+    workers.set_num_threads(before)

@@ -1,6 +1,8 @@
-"""Made-up data sets in the format of Fashion-MNIST, for scripts that need one on disk."""
+"""Made-up surroundings for scripts: a data set on disk, a package that is not there."""
 
 import gzip
+import subprocess
+import sys
 
 import numpy as np
 
@@ -23,3 +25,13 @@ def write_fashion(folder, count=40):
         (folder / images).write_bytes(gzip.compress(idx(pixels)))
         (folder / labels).write_bytes(gzip.compress(idx(marks)))
     return folder
+
+
+def run_without(package, script, *flags):
+    """Run a script in a process where `package` cannot be imported."""
+    hidden = (
+        f"import sys; sys.modules[{package!r}] = None; import runpy; "
+        f"sys.argv = {[script.name, *map(str, flags)]!r}; "
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    return subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)

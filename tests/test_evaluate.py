@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import run_without
 
 import minigan as mg
 from minigan import data, losses, metrics, optim, training
@@ -316,11 +317,8 @@ def test_the_environment_names_the_device(place, tmp_path, monkeypatch):
 
 
 def test_a_package_that_is_not_there_is_said_in_one_line(tmp_path):
-    hidden = "import sys; sys.modules['sklearn'] = None; import runpy; " + (
-        f"sys.argv = ['evaluate.py', '--data', 'digits', '--out', {str(tmp_path / 'e')!r}]; "
-        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    flags = "--data", "digits", "--out", tmp_path / "e"
+    done = run_without("sklearn", SCRIPT, *flags)
     assert done.returncode == 2
     assert done.stderr.startswith("error: digits needs scikit-learn")
 

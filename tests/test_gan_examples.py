@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import write_fashion
+from made_up import run_without, write_fashion
 
 from minigan import data, models, optim, training
 from minigan.training import load_checkpoint
@@ -251,11 +251,8 @@ def test_data_that_is_nowhere_is_said_before_anything_is_written(tmp_path):
 
 
 def test_a_package_that_is_not_there_is_said_in_one_line(tmp_path):
-    hidden = "import sys; sys.modules['sklearn'] = None; import runpy; " + (
-        f"sys.argv = ['dcgan.py', '--data', 'digits', '--out', {str(tmp_path / 'run')!r}]; "
-        f"runpy.run_path({str(EXAMPLES / 'dcgan.py')!r}, run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    flags = "--data", "digits", "--out", tmp_path / "run"
+    done = run_without("sklearn", EXAMPLES / "dcgan.py", *flags)
     assert done.returncode == 2
     assert done.stderr.startswith("error: digits needs scikit-learn")
 

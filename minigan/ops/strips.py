@@ -50,13 +50,13 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C, O) of which each number is a sum over pixels of x · y."""
     w = backend.xp.zeros((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
     g, seen_part = trimmed(g, w, x.shape[2], y.shape[2])
-    todo = strip_pieces(backend, g, seen_part, y)
-    lanes = list(cut(len(todo), PIECES))  # each sums some pieces in turn, the first in place
+    pieces = strip_pieces(backend, g, seen_part, y)
+    lanes = list(cut(len(pieces), PIECES))  # each sums some pieces in turn, the first in place
     others = backend.xp.zeros((max(0, len(lanes) - 1), *seen_part.shape), dtype=x.dtype)
     totals = [seen_part, *others]
 
     def lane(i):
-        for some in todo[lanes[i]]:
+        for some in pieces[lanes[i]]:
             strips = cut_strips(backend, x, g, some, y.shape[2])
             pixels = lines_first(backend, y[some])  # (oh, n, OW, O)
             for k, seen, phase, met in meetings(g, some[1], x.shape[1]):
@@ -80,9 +80,9 @@ def scatter(
     for some in strip_pieces(backend, g, w, y):
         lanes.setdefault(some[0].start, []).append(some)
 
-    def lane(todo):
-        x[todo[0][0]] = 0 if bias is None else bias
-        for some in todo:
+    def lane(pieces):
+        x[pieces[0][0]] = 0 if bias is None else bias
+        for some in pieces:
             pixels = lines_first(backend, y[some])  # (oh, n, OW, O)
             strips = empty_strips(backend, x[some[0]], g, some[1], y.shape[2])
             strips[...] = 0
