@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minigan import Op, optim, workers
+from minigan import Op, optim
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
@@ -20,13 +20,7 @@ from workloads import DEFAULTS, Sizes, minigan_step
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 TINY = {"dcgan": (2, 16, 2), "pix2pix": (1, 64, 2), "article": (1, 20, 2)}
 every_workload = pytest.mark.parametrize("workload", TINY)
-
-
-@pytest.fixture(autouse=True)
-def _threads_put_back():
-    before = workers.get_num_threads()
-    yield
-    workers.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_put_back")
 
 
 def run(monkeypatch, capsys, *words):

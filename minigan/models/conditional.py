@@ -93,10 +93,10 @@ class ConditionalGenerator(nn.Module):
 class ProjectionDiscriminator(DCGANDiscriminator):
     """Image and class in, score out: does it look real, and like one of that class?
 
-    Miyato and Koyama 2018, equation 4: the score is v·φ + w[class]·φ, for the
-    features φ of the image. The first term knows no class; the second is the projection of φ on the
-    vector of the class, which is what a log-likelihood ratio comes down to if p(class | image) is a
-    softmax of φ. φ is a DCGAN's last layer here, not summed over places as in the paper.
+    Miyato and Koyama 2018, equation 4: the score is v·φ + w[class]·φ, for the features φ of the
+    image. The first term knows no class; the second is the projection of φ on the vector of the
+    class, which is what a log-likelihood ratio comes down to if p(class | image) is a softmax of φ.
+    φ is a DCGAN's last layer here, not summed over places as in the paper.
 
     Args:
         image_shape, width: as for `DCGANDiscriminator`.
