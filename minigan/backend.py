@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minigan import memory, workers
+from minigan import gemm, memory, workers
 
 FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -32,7 +32,7 @@ class Backend:
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
         column_bytes: how much of a convolution's columns is made at a time.
-        adds_products: whether `add_product` is one pass; elsewhere few large products are better.
+        adds_products: whether it has `add_products`; elsewhere few large products are better.
         kernels: `launch.Kernels` where there are hand-written ones, else None.
     """
 
@@ -76,10 +76,6 @@ class Backend:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
 
-    def add_product(self, a: Any, b: Any, out: Any) -> None:
-        """out += a @ b, all of them matrices."""
-        out += self.xp.matmul(a, b)
-
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array to work in, with nothing in it; on the CPU it is used again and again."""
         return self.xp.empty(shape, dtype)
@@ -94,7 +90,8 @@ class Host(Backend):
     each = staticmethod(workers.each)
     blocks = staticmethod(workers.blocks)
     matmul = staticmethod(workers.matmul)
-    add_product = staticmethod(workers.add_product)
+    matrix = gemm.Matrix
+    add_products = staticmethod(workers.add_products)
     scratch = staticmethod(workers.scratch)
 
     @property

@@ -1,8 +1,12 @@
-"""Floor 0: a matrix product that is added to what is there, out += a @ b, as BLAS has it.
+"""Floor 0: matrix products that are added to what is there, out += a @ b, as BLAS has them.
 
 NumPy calls its BLAS with β = 0 only, so a sum of products costs a temporary array and one more pass
 for each. The library that NumPy has loaded can do better, and threadpoolctl, which we need anyway,
 has a handle to it. Where it is not an OpenBLAS, the temporary array it is.
+
+Products come by the dozen (`strips`), all of parts of the same few matrices, and OpenBLAS takes
+them as one batch. That matters for threads: each call gives up the interpreter's lock and asks for
+it again, and on a virtual machine a thread that has to wait for it sleeps for 40 µs.
 """
 
 from __future__ import annotations
@@ -10,56 +14,176 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # enum values of cblas.h
+SMALL = 100**3  # multiplications: OpenBLAS crashes on a batch of such (its pull request 5980)
+ENUM, SIZE, WHERE = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 NUMBERS = {
     np.dtype(np.float32): ("s", ctypes.c_float),
     np.dtype(np.float64): ("d", ctypes.c_double),
 }
+FACTORS = {  # the two that are multiplied, in this order, for each that they can be added to
+    "results": ("strips", "weights"),
+    "weights": ("strips", "results"),
+    "strips": ("results", "weights"),
+}
 
 
-def add_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """out (M, N) += a (M, K) @ b (K, N), of one dtype.
+class Part(NamedTuple):
+    """One product: `rows` rows of strips[product] from `strip` on, and so many of its results."""
 
-    In place where each of the three has rows, or the two factors columns, of numbers side by side.
+    product: int
+    weight: int
+    strip: int
+    result: int
+    rows: int
+
+
+class Matrix:
+    """An array (M, N), or a stack of such, as BLAS takes it: where it begins, and how it is read.
+
+    `step` is by how many bytes two rows are apart, or two matrices of the stack.
     """
-    cblas = _cblas(out.dtype)
-    how_a, how_b, how_out = _order(a), _order(b), _order(out)
-    if cblas is None or None in (how_a, how_b) or how_out is None or how_out[0] != PLAIN:
-        out += np.matmul(a, b)
-    elif a.size and b.size:
-        (m, k), n = a.shape, b.shape[1]
-        cblas(
-            *(ROW_MAJOR, how_a[0], how_b[0], m, n, k, 1.0, a.ctypes.data, how_a[1]),
-            *(b.ctypes.data, how_b[1], 1.0, out.ctypes.data, how_out[1]),
-        )
+
+    __slots__ = ("address", "array", "distance", "how", "step")
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.address, self.step = array, array.ctypes.data, array.strides[0]
+        self.how, self.distance = _order(array if array.ndim == 2 else array[0])
 
 
-def _order(matrix: np.ndarray) -> tuple[int, int] | None:
+def add_products(
+    into: str,
+    strips: list[Matrix],
+    weights: list[Matrix],
+    results: list[Matrix],
+    parts: tuple[Part, ...],
+    scales: tuple[float, ...],
+) -> None:
+    """Add to one of three kinds of matrices the products of the other two, all of one dtype.
+
+    For each part, one after the other, with S (M, K) some rows of strips[product], R (M, N) some of
+    results[product], and W (K, N) = weights[product][weight], one of a stack:
+
+        into "results":  R += scales[product] · S @ W
+        into "weights":  W += scales[product] · Sᵀ @ R
+        into "strips":   S += scales[product] · R @ Wᵀ
+    """
+    k, n, dtype = strips[0].array.shape[1], results[0].array.shape[1], strips[0].array.dtype
+    if not parts or not k or not n:
+        return
+    orders = tuple(
+        (s.how, s.distance, w.how, w.distance, r.how, r.distance)
+        for s, w, r in zip(strips, weights, results, strict=True)
+    )
+    call = _blas_call(into, parts, scales, orders, k, n, dtype)
+    if call is None:
+        return _add_by_numpy(into, strips, weights, results, parts, scales)
+    at = {
+        "strips": [strips[p].address + s * strips[p].step for p, _, s, _, _ in parts],
+        "weights": [weights[p].address + i * weights[p].step for p, i, _, _, _ in parts],
+        "results": [results[p].address + r * results[p].step for p, _, _, r, _ in parts],
+    }
+    a, b = (at[name] for name in FACTORS[into])
+    call(a, b, at[into])
+
+
+@functools.lru_cache(maxsize=1024)
+def _blas_call(
+    into: str, parts: tuple, scales: tuple, orders: tuple, k: int, n: int, dtype: np.dtype
+) -> Callable[[list, list, list], None] | None:
+    """Return a function of the addresses of both factors and of what they are added to.
+
+    All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
+    """
+    one, batch = _cblas(dtype)
+    readable = all(s == r == PLAIN and w for s, _, w, _, r, _ in orders)
+    if one is None or not readable:
+        return None
+    told = []  # how both factors are read, M, N, K, the scale, and the three distances of rows
+    for p, _, _, _, m in parts:
+        _, far_s, how_w, far_w, _, far_r = orders[p]
+        if into == "results":
+            told.append((PLAIN, how_w, m, n, k, scales[p], far_s, far_w, far_r))
+        elif into == "strips":
+            turned = PLAIN + TRANSPOSED - how_w
+            told.append((PLAIN, turned, m, k, n, scales[p], far_r, far_w, far_s))
+        elif how_w == PLAIN:
+            told.append((TRANSPOSED, PLAIN, k, n, m, scales[p], far_s, far_r, far_w))
+        else:
+            return None
+    if batch is None or len(parts) == 1 or min(m * n * k for _, _, m, n, k, *_ in told) <= SMALL:
+        return functools.partial(_one_by_one, one, told)
+    return functools.partial(_all_at_once, batch, *_as_arrays(told, NUMBERS[dtype][1]))
+
+
+def _one_by_one(one: Callable, told: list[tuple], a: list, b: list, out: list) -> None:
+    for (*shape, scale, far_a, far_b, far_out), *at in zip(told, a, b, out, strict=True):
+        one(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
+
+
+def _all_at_once(
+    batch: Callable, shapes: list, fars: list, ones: Any, groups: Any, a: list, b: list, out: list
+) -> None:
+    pointers = WHERE * len(a)
+    far_a, far_b, far_out = fars
+    batch(
+        *(ROW_MAJOR, *shapes, pointers(*a), far_a, pointers(*b), far_b, ones),
+        *(pointers(*out), far_out, len(a), groups),
+    )
+
+
+def _as_arrays(told: list[tuple], number: Any) -> tuple[list, list, Any, Any]:
+    """Return what is told of each product as C has it; each is a group of its own."""
+    count = len(told)
+    kinds = [ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE]
+    columns = zip(kinds, zip(*told, strict=True), strict=True)
+    arrays = [(kind * count)(*column) for kind, column in columns]
+    return arrays[:6], arrays[6:], (number * count)(*[1] * count), (SIZE * count)(*[1] * count)
+
+
+def _add_by_numpy(
+    into: str, strips: list, weights: list, results: list, parts: tuple, scales: tuple
+) -> None:
+    for p, i, s, r, m in parts:
+        strip, result = strips[p].array[s : s + m], results[p].array[r : r + m]
+        weight, scale = weights[p].array[i], strip.dtype.type(scales[p])
+        if into == "results":
+            result += scale * (strip @ weight)
+        elif into == "weights":
+            weight += scale * (strip.T @ result)
+        else:
+            strip += scale * (result @ weight.T)
+
+
+def _order(matrix: np.ndarray) -> tuple[int | None, int]:
     """Return how BLAS is to read a matrix: transposed or not, and the distance of its rows."""
     (rows, columns), (down, across), one = matrix.shape, matrix.strides, matrix.itemsize
     if (across == one or columns == 1) and down >= columns * one and down % one == 0:
         return PLAIN, down // one
     if (down == one or rows == 1) and across >= rows * one and across % one == 0:
         return TRANSPOSED, across // one
-    return None
+    return None, 0
 
 
 @functools.cache
-def _cblas(dtype: np.dtype) -> Callable | None:
-    """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one."""
+def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
+    """Return cblas_?gemm of the OpenBLAS that NumPy uses, and cblas_?gemm_batch; None for none."""
     letter, number = NUMBERS[dtype]
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
     for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
-        for name in (f"scipy_cblas_{letter}gemm64_", f"cblas_{letter}gemm64_"):
-            if function := getattr(library.dynlib, name, None):
-                size, where = ctypes.c_int64, ctypes.c_void_p
-                enum = ctypes.c_int
-                function.argtypes = [enum] * 3 + [size] * 3 + [number, where, size, where, size]
-                function.argtypes += [number, where, size]
-                function.restype = None
-                return function
-    return None
+        for prefix in ("scipy_cblas_", "cblas_"):
+            one: Any = getattr(library.dynlib, f"{prefix}{letter}gemm64_", None)
+            if one is None:
+                continue
+            one.restype, one.argtypes = None, [ENUM] * 3 + [SIZE] * 3
+            one.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
+            batch: Any = getattr(library.dynlib, f"{prefix}{letter}gemm_batch64_", None)
+            if batch is not None:
+                batch.restype, batch.argtypes = None, [ENUM] + [WHERE] * 13 + [SIZE, WHERE]
+            return one, batch
+    return None, None

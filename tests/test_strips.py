@@ -5,9 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigan import backend, gemm
-from minigan.ops import conv, strips
+from minigan import backend, gemm, workers
+from minigan.ops import conv, strips, winograd
 from minigan.ops.windows import Geometry
+
+
+@pytest.fixture(autouse=True)
+def calls_forgotten():
+    """What `gemm` has made of a patched function is not used by another test."""
+    gemm._blas_call.cache_clear()
+    yield
+    gemm._blas_call.cache_clear()
 
 
 @st.composite
@@ -17,7 +25,8 @@ def geometries(draw):
     def pair(least, most):
         return draw(st.integers(least, most)), draw(st.integers(least, most))
 
-    g = Geometry(pair(1, 5), pair(1, 3), pair(0, 4), pair(1, 3))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2), (3, 3)]))
+    g = Geometry(pair(1, 6), pair(1, 3), pair(0, 4), dilation)
     (eh, ew), (ph, pw) = g.span(), g.padding
     height = draw(st.integers(max(1, eh - 2 * ph), eh + 7))
     width = draw(st.integers(max(1, ew - 2 * pw), ew + 7))
@@ -29,9 +38,13 @@ def geometries(draw):
     images=st.integers(0, 4),
     column_bytes=st.sampled_from([64, 1000, 1 << 21]),
     many=st.sampled_from([1, 512]),
+    enough=st.sampled_from([1, 1, 1 << 30]),
 )
-def test_strips_give_what_columns_give(case, images, column_bytes, many):
-    """Any stride, padding, dilation and size, in one piece and cut as small as can be."""
+def test_strips_give_what_columns_give(case, images, column_bytes, many, enough):
+    """Any stride, padding, dilation and size, in one piece and cut as small as can be.
+
+    With the schemes of `winograd` and without.
+    """
     g, height, width, seed = case
     random = np.random.default_rng(seed)
     x = random.normal(size=(images, height, width, 3))  # (N, H, W, C)
@@ -41,6 +54,8 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend.CPU, "column_bytes", column_bytes, raising=False)
         patch.setattr(strips, "MANY", many)
+        patch.setattr(winograd, "ENOUGH", enough)
+        patch.setattr(winograd, "PART", 1)
         patch.setattr(strips, "PIECE_WORK", 8 if many == 1 else strips.PIECE_WORK)
         found, expected = np.empty_like(y), np.empty_like(y)
         strips.convolve(backend.CPU, x, w, g, found, bias_y)
@@ -60,15 +75,22 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many):
         )
 
 
-def test_the_padding_is_not_multiplied(monkeypatch):
+@pytest.fixture
+def multiplied(monkeypatch):
+    """Counts the multiplications of each call of `add_products`."""
+    counts = []
+
+    def counted(into, strips, weights, results, parts, scales):
+        k, n = strips[0].array.shape[1], results[0].array.shape[1]
+        counts.append(sum(part.rows * k * n for part in parts))
+        gemm.add_products(into, strips, weights, results, parts, scales)
+
+    monkeypatch.setattr(backend.CPU, "add_products", counted, raising=False)
+    return counts
+
+
+def test_the_padding_is_not_multiplied(multiplied):
     """From 4×4 to 2×2 pixels a 4×4 kernel meets three lines of four, 2×2 of it from 2×2 to 1×1."""
-    multiplied = []
-
-    def counted(a, b, out):
-        multiplied.append(a.shape[0] * a.shape[1] * b.shape[1])
-        out += a @ b
-
-    monkeypatch.setattr(backend.CPU, "add_product", counted, raising=False)
     g, w = Geometry((4, 4), (2, 2), (1, 1)), np.ones((4, 4, 16, 8), np.float32)
     for size, expected in ((4, 3 / 4), (2, 1 / 4)):
         x = np.ones((1, size, size, 16), np.float32)
@@ -77,6 +99,89 @@ def test_the_padding_is_not_multiplied(monkeypatch):
         strips.convolve(backend.CPU, x, w, g, y)
         assert sum(multiplied) == expected * (size // 2) ** 2 * w.size
 
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "across", "expected"),
+    [(4, 2, 16, 3 / 4), (4, 1, 16, 3 / 4), (4, 1, 15, 4 / 5), (2, 1, 8, 3 / 4), (3, 1, 8, 2 / 3)]
+    + [(6, 2, 8, 2 / 3), (3, 2, 8, 1), (5, 1, 8, 1), (3, 1, 5, 1), (4, 4, 8, 1), (1, 1, 8, 1)],
+)
+def test_a_scheme_multiplies_less(kernel, stride, across, expected, multiplied, monkeypatch):
+    """Three products for four, or four for six; 15 results are made as 16.
+
+    Not where the taps are too many or too few, strips do not lie side by side, or results are odd.
+    """
+    monkeypatch.setattr(winograd, "ENOUGH", 1)
+    g = Geometry((1, kernel), (1, stride))
+    w, y = np.ones((1, kernel, 64, 8)), np.ones((2, 3, across, 8))
+    x = np.ones((2, 3, g.input_size(3, across)[1], 64))
+    for function in (
+        lambda: strips.convolve(backend.CPU, x, w, g, y),
+        lambda: strips.correlate(backend.CPU, x, y, g),
+        lambda: strips.scatter(backend.CPU, y, w, g, x.shape),
+    ):
+        multiplied.clear()
+        function()
+        assert sum(multiplied) == pytest.approx(expected * 6 * across * w.size)
+
+
+def test_schemes_are_for_many_results():
+    g = Geometry((4, 4), (2, 2), (1, 1))
+    assert winograd.tiling_for(g, 64, (64, 4, 4, 256)).scheme is winograd.TWO_TAPS
+    assert winograd.tiling_for(g, 64, (15, 8, 8, 256)).scheme is winograd.PLAIN  # few results
+    assert winograd.tiling_for(g, 16, (64, 4, 4, 256)).scheme is winograd.PLAIN  # short strips
+    assert winograd.tiling_for(g, 64, (64, 4, 3, 256)).scheme is winograd.PLAIN  # a fourth wasted
+
+
+@pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["two taps", "three taps"])
+def test_a_scheme_is_right(scheme):
+    """Written out for one group of neighbours, against the filter itself."""
+    random = np.random.default_rng(0)
+    pixels, taps = random.normal(size=scheme.taps + scheme.results), random.normal(size=scheme.taps)
+    lines = [pixels] + [
+        pixels[: -line.further] + line.sign * pixels[line.further :] for line in scheme.lines
+    ]
+    found = np.zeros(scheme.results)
+    for product in scheme.products:
+        strip = lines[product.line][product.place]
+        found += product.scale * strip * np.dot(product.taps, taps) * np.array(product.results)
+    expected = [np.dot(pixels[i : i + scheme.taps], taps) for i in range(scheme.results)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (4, 1), (3, 1)])
+def test_a_scheme_is_as_exact_in_float32(kernel, stride):
+    """The error is at most three times that of columns, here of a thousand numbers added up."""
+    random = np.random.default_rng(1)
+    g = Geometry((kernel, kernel), (stride, stride), (1, 1))
+    x = random.normal(size=(4, 32, 32, 64)).astype(np.float32)
+    w = random.normal(size=(kernel, kernel, 64, 32)).astype(np.float32)
+    shape = (4, *g.output_size(32, 32), 32)
+    assert winograd.tiling_for(g, 64, shape).scheme is not winograd.PLAIN
+    found, plain, exact = np.empty(shape, "f"), np.empty(shape, "f"), np.empty(shape)
+    strips.convolve(backend.CPU, x, w, g, found)
+    conv.convolve(backend.CPU, x, w, g, plain)
+    conv.convolve(backend.CPU, x.astype(float), w.astype(float), g, exact)
+    error, columns_error = (np.sqrt(np.mean((y - exact) ** 2)) for y in (found, plain))
+    assert error <= 3 * columns_error
+
+
+@pytest.mark.usefixtures("threads_put_back")
+def test_a_scheme_leaves_rubbish_in_a_buffer_alone():
+    """What an operation before left in the buffers is in no result, not even as NaN · 0."""
+    g = Geometry((4, 4), (1, 1), (1, 1))
+    x, w = np.ones((16, 16, 16, 64), np.float32), np.ones((4, 4, 64, 32), np.float32)
+    y = np.ones((16, 15, 15, 32), np.float32)  # made as 16 across
+    assert winograd.tiling_for(g, 64, y.shape).scheme is winograd.TWO_TAPS
+    workers.set_num_threads(1)
+    for name in ("strips", "lines", "shared", "totals"):
+        backend.CPU.scratch(name, (1 << 22,), np.dtype(np.float32))[...] = np.nan
+    strips.convolve(backend.CPU, x, w, g, y)
+    assert np.isfinite(y).all()
+    assert np.isfinite(strips.correlate(backend.CPU, x, y, g)).all()
+    assert np.isfinite(strips.scatter(backend.CPU, y, w, g, x.shape)).all()
+
+
+all_at_once = gemm._all_at_once
 
 LAYOUTS = {
     "rows": lambda a: np.ascontiguousarray(a),
@@ -88,23 +193,85 @@ LAYOUTS = {
 }
 
 
+KINDS = {"strips": 0, "weights": 1, "results": 2}
+
+
+def added(into, strip, weight, result, scale):
+    """What `add_products` should leave in the matrix that it adds to."""
+    if into == "results":
+        return result + scale * strip @ weight
+    if into == "weights":
+        return weight + scale * strip.T @ result
+    return strip + scale * result @ weight.T
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("library", ["NumPy's", "none"])
-@pytest.mark.parametrize("layout_b", LAYOUTS)
-@pytest.mark.parametrize("layout_a", LAYOUTS)
-def test_a_product_is_added(layout_a, layout_b, library, dtype, monkeypatch):
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("other", ["strips", "weights", "results"])
+@pytest.mark.parametrize("into", KINDS)
+def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
+    """Whatever one of the three looks like in memory."""
     if library == "none":  # what NumPy uses is no OpenBLAS
-        monkeypatch.setattr(gemm, "_cblas", lambda dtype: None)
+        monkeypatch.setattr(gemm, "_cblas", lambda dtype: (None, None))
     random = np.random.default_rng(0)
     for m, k, n in ((3, 4, 5), (1, 7, 2), (6, 1, 1), (17, 33, 65), (2, 0, 3), (0, 2, 3), (2, 3, 0)):
-        a = LAYOUTS[layout_a](random.normal(size=(m, k)).astype(dtype))
-        b = LAYOUTS[layout_b](random.normal(size=(k, n)).astype(dtype))
-        out = random.normal(size=(m, n + 3)).astype(dtype)
-        before = out.copy()
-        gemm.add_product(a, b, out[:, 1 : n + 1])
-        np.testing.assert_allclose(out[:, 1 : n + 1], before[:, 1 : n + 1] + a @ b, rtol=2e-5)
-        np.testing.assert_array_equal(out[:, n + 1 :], before[:, n + 1 :])
-        np.testing.assert_array_equal(out[:, 0], before[:, 0])
+        shapes = {"strips": (m + 3, k), "weights": (k, n), "results": (m + 2, n)}
+        made = {kind: random.normal(size=shape).astype(dtype) for kind, shape in shapes.items()}
+        made[other] = LAYOUTS[layout](made[other])
+        s, w, r = made.values()
+        before = [a.copy() for a in (s, w, r)]
+        expected = [a.copy() for a in (s, w, r)]
+        kind, rows = KINDS[into], (slice(2, m + 2), slice(None), slice(1, m + 1))
+        strip, weight, result = (a[some] for a, some in zip(before, rows, strict=True))
+        expected[kind][rows[kind]] = added(into, strip, weight, result, -0.5)
+        parts = (gemm.Part(0, 1, 2, 1, m),)
+        stacked = np.stack([w, w])
+        if other == "weights":  # a stack of such matrices, the second of which is meant
+            stacked = np.lib.stride_tricks.as_strided(w, (2, *w.shape), (0, *w.strides))
+        matrices = [gemm.Matrix(s)], [gemm.Matrix(stacked)], [gemm.Matrix(r)]
+        gemm.add_products(into, *matrices, parts, (-0.5,))
+        for found, right in zip((s, stacked[1], r), expected, strict=True):
+            np.testing.assert_allclose(found, right, rtol=2e-5, atol=1e-6)
+
+
+def batched(sizes, into, dtype):
+    """Products of these sizes (M, K, N), added one after the other, and what they should be."""
+    random = np.random.default_rng(0)
+    (_, k, n), rows = sizes[0], sum(m for m, _, _ in sizes)
+    made = [random.normal(size=shape).astype(dtype) for shape in ((rows, k), (2, k, n), (rows, n))]
+    s, w, r = expected = [a.copy() for a in made]
+    parts, start = [], 0
+    for i, (m, _, _) in enumerate(sizes):
+        some = slice(start, start + m)
+        target = {"strips": s[some], "weights": w[i % 2], "results": r[some]}[into]
+        target[...] = added(into, s[some], w[i % 2], r[some], 0.5)
+        parts.append(gemm.Part(0, i % 2, start, start, m))
+        start += m
+    gemm.add_products(into, *([gemm.Matrix(a)] for a in made), tuple(parts), (0.5,))
+    return made, expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("into", KINDS)
+def test_large_products_are_one_batch(into, dtype, monkeypatch):
+    if (batch := gemm._cblas(np.dtype(dtype))[1]) is None:
+        pytest.skip("this NumPy has no OpenBLAS with batches")
+    calls = []
+    monkeypatch.setattr(gemm, "_all_at_once", lambda *a: (calls.append(a[0]), all_at_once(*a)))
+    made, expected = batched([(110, 100, 100), (130, 100, 100), (101, 100, 100)], into, dtype)
+    assert calls == [batch]
+    for found, right in zip(made, expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-3 if dtype == np.float32 else 1e-11)
+
+
+@pytest.mark.parametrize("into", KINDS)
+def test_a_small_product_is_never_in_a_batch(into, monkeypatch):
+    """OpenBLAS 0.3.31 crashes there; a crash would end the tests, so see that it isn't tried."""
+    monkeypatch.setattr(gemm, "_all_at_once", lambda *a: pytest.fail("a small product in a batch"))
+    made, expected = batched([(110, 100, 100), (100, 100, 100)], into, np.float64)
+    for found, right in zip(made, expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-11)
 
 
 def test_numpy_s_own_library_is_called():
@@ -112,13 +279,5 @@ def test_numpy_s_own_library_is_called():
     config = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     if config["name"] != "scipy-openblas":
         pytest.skip(f"this NumPy uses {config['name']}, not the OpenBLAS of its wheels")
-    assert gemm._cblas(np.dtype(np.float32)) is not None
-    assert gemm._cblas(np.dtype(np.float64)) is not None
-
-
-@pytest.mark.parametrize("out", ["columns", "every second number"])
-def test_a_product_is_added_to_any_view(out):
-    a, b = np.ones((2, 3)), np.ones((3, 4))
-    target = LAYOUTS[out](np.zeros((2, 4)))
-    gemm.add_product(a, b, target)
-    assert (target == 3).all()
+    assert gemm._cblas(np.dtype(np.float32))[0] is not None
+    assert gemm._cblas(np.dtype(np.float64))[0] is not None

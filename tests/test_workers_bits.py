@@ -9,7 +9,7 @@ import minigan as mg
 from minigan import backend, losses, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import strips, windows
+from minigan.ops import strips, windows, winograd
 from minigan.specs import REGISTRY, check, reference
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
@@ -30,10 +30,12 @@ def handed_out(monkeypatch):
     return sizes
 
 
-@pytest.fixture(params=["columns", "strips"])
+@pytest.fixture(params=["columns", "strips", "schemes"])
 def tiny_pieces(monkeypatch, request):
     """Cut everything, however small; convolutions by columns of windows, or strip by strip."""
-    monkeypatch.setattr(strips, "LONG", 1 if request.param == "strips" else 1 << 30)
+    monkeypatch.setattr(strips, "LONG", 1 << 30 if request.param == "columns" else 1)
+    monkeypatch.setattr(winograd, "PART", 1)
+    monkeypatch.setattr(winograd, "ENOUGH", 1 if request.param == "schemes" else 1 << 30)
     monkeypatch.setattr(strips, "MANY", 2)
     monkeypatch.setattr(strips, "PIECE_WORK", 64)
     monkeypatch.setattr(workers, "BLOCK", 2)
@@ -80,7 +82,11 @@ SAME = {
     ),
     "conv2d, one large image in strips": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1),
-        *(numbers(1, 161, 130, 32, dtype=t), numbers(5, 4, 32, 32, dtype=t), numbers(32, dtype=t)),
+        *(numbers(1, 161, 130, 64, dtype=t), numbers(5, 4, 64, 64, dtype=t), numbers(64, dtype=t)),
+    ),
+    "conv2d, three taps": lambda t: gradients(
+        lambda x, w, b: F.conv2d(x, w, b, padding=1),
+        *(numbers(5, 37, 40, 64, dtype=t), numbers(3, 3, 64, 64, dtype=t), numbers(64, dtype=t)),
     ),
     "conv2d, to few channels": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, padding=1),

@@ -1,24 +1,31 @@
 """Floor 2: the three products of a convolution on the CPU, a row of the kernel at a time.
 
 `conv` makes columns of whole windows, KH·KW times the image. Here windows are cut out of single
-lines of the image: a *strip* is KW pixels side by side, there are only KW times as many numbers in
-them, and results above each other share them. A row of the kernel times the strips that it meets
-is one product, and a result is the sum of KH of them, which BLAS adds up by itself (`add_product`).
-A row of the kernel that lies over the padding meets no strip, so nothing is multiplied by its
-zeros: at 4×4 pixels that is an eighth of the work.
+lines of the image: a *strip* is some pixels side by side, for a plain convolution KW of them; there
+are only KW times as many numbers in them, and results above each other share them. A row of the
+kernel times the strips that it meets is one product, and a result is the sum of KH of them, which
+BLAS adds up by itself (`add_products`). A row of the kernel that lies over the padding meets no
+strip, so nothing is multiplied by its zeros: at 4×4 pixels that is an eighth of the work.
+
+Along the line neighbouring results are made with fewer products where a scheme of `winograd` fits:
+its taps are then parts of the row of the kernel, KW/2 or KW/3 pixels long, and so are the strips.
 
 It pays where a strip is long enough for a product (`is_long`). Groups are left to `conv`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from minigan.backend import Backend
+from minigan.gemm import Part
+from minigan.ops.lines import add_strips, cut_strips, empty_strips, first_line
 from minigan.ops.windows import Geometry, Piece, landing
+from minigan.ops.winograd import PLAIN, Scheme, Tiling, added_up, tiling_for
 from minigan.workers import PIECE_WORK, PIECES, cut
 
 LONG = 64  # numbers in a strip; with fewer, adding up costs more than columns do
@@ -33,35 +40,61 @@ def is_long(g: Geometry, channels: int) -> bool:
 def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
     """Write into y (N, OH, OW, O), any view, the convolution of x (N, H, W, C) with the weight."""
     g, w = trimmed(g, w, x.shape[2], y.shape[2])
-    kernel_rows = [matrix(row) for row in w]  # (KW·C, O) each
+    tiling = tiling_for(g, x.shape[3], y.shape)
+    scheme = tiling.scheme
+    taps = sums_of_taps(backend, w, scheme)
 
     def piece(some):
-        strips = cut_strips(backend, x, g, some, y.shape[2])
-        out = lines_first(backend, y[some], copied=False)  # (oh, n, OW, O)
-        out[...] = 0 if bias is None else bias
-        for i, seen, phase, met in meetings(g, some[1], x.shape[1]):
-            backend.add_product(matrix(strips[phase, met]), kernel_rows[i], matrix(out[seen]))
-        y[some] = out.swapaxes(0, 1)
+        strips = cut_strips(backend, x, g, some, tiling)
+        out, in_place = lines_first(backend, y[some], tiling)
+        shared = shared_buffer(backend, out, scheme)
+        results = matrices(backend, shared, out, scheme)
+        factors = strip_matrices(backend, strips, scheme), taps, results
+        todo = parts(g, tiling, strips.shape, some[1], x.shape[1])
+        for i, buffer in enumerate(shared if scheme.shared else [out]):
+            buffer[...] = 0 if i or bias is None else bias
+        if scheme.shared:
+            first = tuple(part for part in todo if part.product < len(scheme.shared))
+            backend.add_products("results", *factors, first, scheme.scales)
+            spread(backend.xp, shared, out, scheme)
+            todo = todo[len(first) :]
+        backend.add_products("results", *factors, todo, scheme.scales)
+        if not in_place:
+            for of_y, of_out in rounds(y[some], out):
+                of_y[...] = of_out
 
-    backend.each(piece, strip_pieces(backend, g, w, y))
+    backend.each(piece, strip_pieces(backend, g, tiling, w, y))
 
 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C, O) of which each number is a sum over pixels of x · y."""
-    w = backend.xp.zeros((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
+    w = backend.xp.empty((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
     g, seen_part = trimmed(g, w, x.shape[2], y.shape[2])
-    pieces = strip_pieces(backend, g, seen_part, y)
+    tiling = tiling_for(g, x.shape[3], y.shape)
+    scheme = tiling.scheme
+    pieces = strip_pieces(backend, g, tiling, seen_part, y)
     lanes = list(cut(len(pieces), PIECES))  # each sums some pieces in turn, the first in place
-    others = backend.xp.zeros((max(0, len(lanes) - 1), *seen_part.shape), dtype=x.dtype)
-    totals = [seen_part, *others]
+    others = backend.xp.empty((max(0, len(lanes) - 1), *seen_part.shape), dtype=x.dtype)
+    sums = [seen_part, *others]
+    if not lanes or seen_part.shape != w.shape:
+        w[...] = 0
 
     def lane(i):
+        taps = in_taps(sums[i], scheme)  # (taps, KH, KW/taps, C, O)
+        totals = taps
+        if scheme is not PLAIN:
+            totals = backend.scratch("totals", (len(scheme.products), *taps.shape[1:]), x.dtype)
+        totals[...] = 0
+        weights = [backend.matrix(stack(total)) for total in totals]
         for some in pieces[lanes[i]]:
-            strips = cut_strips(backend, x, g, some, y.shape[2])
-            pixels = lines_first(backend, y[some])  # (oh, n, OW, O)
-            for k, seen, phase, met in meetings(g, some[1], x.shape[1]):
-                columns = matrix(strips[phase, met]).T  # (KW·C, M)
-                backend.add_product(columns, matrix(pixels[seen]), matrix(totals[i][k]))
+            strips = cut_strips(backend, x, g, some, tiling)
+            results = gathered(backend, y[some], tiling)
+            factors = strip_matrices(backend, strips, scheme), weights, results
+            todo = parts(g, tiling, strips.shape, some[1], x.shape[1])
+            backend.add_products("weights", *factors, todo, scheme.scales)
+        if scheme is not PLAIN:
+            for j, tap in enumerate(taps):
+                added_up(backend.xp, [p.taps[j] for p in scheme.products], totals, tap)
 
     backend.each(lane, range(len(lanes)))
     for part in others:
@@ -75,36 +108,55 @@ def scatter(
     """Return images of this shape: y's pixels times the weight, added up strip by strip."""
     x = backend.xp.empty(shape, dtype=y.dtype)
     g, w = trimmed(g, w, shape[2], y.shape[2])
-    kernel_rows = [matrix(row) for row in w]  # (KW·C, O) each
+    tiling = tiling_for(g, shape[3], y.shape)
+    scheme = tiling.scheme
+    taps = sums_of_taps(backend, w, scheme)
     lanes: dict[int, list] = {}  # strips of one image overlap: its pieces come one by one
-    for some in strip_pieces(backend, g, w, y):
+    for some in strip_pieces(backend, g, tiling, w, y):
         lanes.setdefault(some[0].start, []).append(some)
 
     def lane(pieces):
-        x[pieces[0][0]] = 0 if bias is None else bias
+        is_first = len(pieces) == 1 and bias is None and scheme is not PLAIN
+        if not is_first:
+            x[pieces[0][0]] = 0 if bias is None else bias
         for some in pieces:
-            pixels = lines_first(backend, y[some])  # (oh, n, OW, O)
-            strips = empty_strips(backend, x[some[0]], g, some[1], y.shape[2])
+            results = gathered(backend, y[some], tiling)
+            strips = empty_strips(backend, x[some[0]], g, some[1], tiling)
             strips[...] = 0
-            for i, seen, phase, met in meetings(g, some[1], shape[1]):
-                columns = matrix(strips[phase, met])  # (M, KW·C)
-                backend.add_product(matrix(pixels[seen]), kernel_rows[i].T, columns)
-            add_strips(strips, x[some[0]], g, some[1])
+            factors = strip_matrices(backend, strips, scheme), taps, results
+            todo = parts(g, tiling, strips.shape, some[1], shape[1])
+            backend.add_products("strips", *factors, todo, scheme.scales)
+            add_strips(backend, strips, x[some[0]], g, some[1], tiling, is_first)
 
     backend.each(lane, lanes.values())
     return x
 
 
-def strip_pieces(backend: Backend, g: Geometry, w: Any, y: Any) -> list[Piece]:
+def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) -> list[Piece]:
     """Cut results y (N, OH, OW, O): strips of a piece stay in the cache, products are large."""
     n, height, across, _ = y.shape
     pixels = n * height * across
-    size = pixels * min(g.stride[0], g.kernel[0]) * w.shape[1] * w.shape[2] * y.itemsize
-    count = max(1, min(PIECES, max(2, pixels // MANY), pixels * w.size // PIECE_WORK))
-    if size > count * backend.column_bytes:
-        count = -(-size // backend.column_bytes // PIECES) * PIECES
+    strip = (1 + len(tiling.scheme.lines)) * tiling.pixels * w.shape[2]  # numbers for each result
+    size = pixels * min(g.stride[0], g.kernel[0]) * strip * y.itemsize
+    work = pixels * w.size
+    count = max(1, min(PIECES, max(2, pixels // MANY), work // PIECE_WORK))
+    if tiling.scheme is not PLAIN:  # there is more to do for each piece
+        count = min(count, max(2, work // (4 * PIECE_WORK)))
+    limit = backend.column_bytes * tiling.scheme.results
+    if size > count * limit:
+        count = -(-size // limit // PIECES) * PIECES
     images = list(cut(n, count))
     return [(some, rows) for some in images for rows in cut(height, -(-count // max(1, n)))]
+
+
+def trimmed(g: Geometry, w: Any, width: int, across: int) -> tuple[Geometry, Any]:
+    """Leave out the columns of the kernel that see nothing but padding, in every window."""
+    offsets = [j * g.dilation[1] - g.padding[1] for j in range(g.kernel[1])]
+    met = [landing(across, width, g.stride[1], offset)[0] for offset in offsets]
+    seen = [j for j, windows in enumerate(met) if windows.start < windows.stop] or [0]
+    first, last = seen[0], seen[-1]
+    kernel, padding = (g.kernel[0], last + 1 - first), (g.padding[0], -offsets[first])
+    return replace(g, kernel=kernel, padding=padding), w[:, first : last + 1]
 
 
 def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice, int, slice]]:
@@ -125,99 +177,116 @@ def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice
             yield i, slice(start - rows.start, seen.stop - rows.start), phase, met
 
 
-def first_line(g: Geometry, rows: slice) -> int:
-    """Return the first line of the image that these rows of results may see; of phase 0."""
-    return max(0, rows.start * g.stride[0] - g.padding[0]) // g.stride[0] * g.stride[0]
+def parts(
+    g: Geometry, tiling: Tiling, strips: tuple[int, ...], rows: slice, height: int
+) -> tuple[Part, ...]:
+    """Return what is multiplied in a piece, first what neighbouring results share.
 
-
-def empty_strips(backend: Backend, x: Any, g: Geometry, rows: slice, across: int) -> Any:
-    """Return a buffer (S, R, n, OW, KW, C): of S phases, all the strips that these rows see."""
-    n, height, _, c = x.shape
-    stride, first = g.stride[0], first_line(g, rows)
-    last = min(height, (rows.stop - 1) * stride - g.padding[0] + g.span()[0])
-    lines = max(0, -(-(last - first) // stride))
-    return backend.scratch("strips", (stride, lines, n, across, g.kernel[1], c), x.dtype)
-
-
-def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, across: int) -> Any:
-    """Return all strips that a piece of the results sees, (S, R, n, OW, KW, C), in a buffer.
-
-    What of the last lines is beyond the image is left as it was: nobody meets it.
+    `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's.
     """
-    x = x[piece[0]]
-    strips = empty_strips(backend, x, g, piece[1], across)
-    kw, stride, step, pad = g.kernel[1], g.stride[1], g.dilation[1], g.padding[1]
-    width = x.shape[2]
-    inside, _ = landing(across, width - (kw - 1) * step, stride, -pad)  # they see no padding
-    edges = [*range(min(inside.start, across)), *range(max(inside.start, inside.stop), across)]
-    for part, lines in by_phase(strips, x, g, piece[1]):
-        if inside.start < inside.stop:
-            start, count = inside.start * stride - pad, inside.stop - inside.start
-            part[..., inside, :, :] = side_by_side(
-                backend.xp, lines[..., start:, :], count, kw, stride, step
-            )
-        for o in edges:
-            taps, columns = landing(kw, width, step, o * stride - pad)
-            part[..., o, :, :] = 0
-            part[..., o, taps, :] = lines[..., columns, :]
-    return strips
+    return _parts(g, tiling, *strips[2:4], rows.start, rows.stop, height)
 
 
-def add_strips(strips: Any, x: Any, g: Geometry, rows: slice) -> None:
-    """Add strips to the images that they were cut from."""
-    for part, lines in by_phase(strips, x, g, rows):
-        for j in range(g.kernel[1]):
-            offset = j * g.dilation[1] - g.padding[1]
-            windows, columns = landing(strips.shape[3], x.shape[2], g.stride[1], offset)
-            lines[..., columns, :] += part[..., windows, j, :]
+@functools.lru_cache(maxsize=1024)
+def _parts(
+    g: Geometry, tiling: Tiling, lines: int, n: int, start: int, stop: int, height: int
+) -> tuple[Part, ...]:
+    per_line = n * tiling.hop * tiling.across // tiling.scheme.results  # rows of a matrix
+    found = []
+    for product in range(len(tiling.scheme.products)):
+        for i, seen, phase, met in meetings(g, slice(start, stop), height):
+            first = (phase * lines + met.start, seen.start)
+            sizes = (*first, seen.stop - seen.start)
+            found.append(Part(product, i, *(size * per_line for size in sizes)))
+    return tuple(found)
 
 
-def by_phase(strips: Any, x: Any, g: Geometry, rows: slice) -> Iterator[tuple[Any, Any]]:
-    """Yield strips (..., R, n, OW, KW, C) with the lines (..., R, n, W, C) they belong to.
-
-    All phases at once where they have as many lines each, else one after the other.
-    """
-    (stride, count), first = strips.shape[:2], first_line(g, rows)
-    n, height, width, c = x.shape
-    if first + stride * count <= height:
-        lines = x[:, first : first + stride * count].reshape(n, count, stride, width, c)
-        yield strips, lines.transpose(2, 1, 0, 3, 4)
-    else:
-        for phase, part in enumerate(strips):
-            lines = x[:, first + phase :: stride].swapaxes(0, 1)[:count]
-            yield part[: len(lines)], lines
+def strip_matrices(backend: Backend, strips: Any, scheme: Scheme) -> list:
+    """Return for each product the matrix (M, pixels·C) of the strips that it may see."""
+    *outer, pixels, c = strips.shape[1:]
+    rows = strips.reshape(len(strips), math.prod(outer), pixels * c)
+    return [
+        backend.matrix(rows[product.line][product.place :: scheme.results])
+        for product in scheme.products
+    ]
 
 
-def side_by_side(xp: Any, lines: Any, count: int, kw: int, stride: int, step: int) -> Any:
-    """Return lines (..., W, C) as so many windows of kw pixels, (..., count, kw, C): a view."""
-    *outer, pixel, channel = lines.strides
-    return xp.lib.stride_tricks.as_strided(
-        lines,
-        (*lines.shape[:-2], count, kw, lines.shape[-1]),
-        (*outer, pixel * stride, pixel * step, channel),
-    )
+def matrices(backend: Backend, shared: Any, out: Any, scheme: Scheme) -> list:
+    """Return for each product the matrix (M, O) of its results: of every second, say."""
+    rows = matrix(out)
+    return [backend.matrix(matrix(array)) for array in shared] + [
+        backend.matrix(rows[product.results.index(1) :: scheme.results]) for product in scheme.own
+    ]
 
 
-def trimmed(g: Geometry, w: Any, width: int, across: int) -> tuple[Geometry, Any]:
-    """Leave out the columns of the kernel that see nothing but padding, in every window."""
-    offsets = [j * g.dilation[1] - g.padding[1] for j in range(g.kernel[1])]
-    met = [landing(across, width, g.stride[1], offset)[0] for offset in offsets]
-    seen = [j for j, windows in enumerate(met) if windows.start < windows.stop] or [0]
-    first, last = seen[0], seen[-1]
-    kernel, padding = (g.kernel[0], last + 1 - first), (g.padding[0], -offsets[first])
-    return replace(g, kernel=kernel, padding=padding), w[:, first : last + 1]
+def lines_first(backend: Backend, y: Any, tiling: Tiling) -> tuple[Any, bool]:
+    """Return a place for results y (n, oh, OW, O), as (oh, n, hop, across, O), and if it is y."""
+    n, oh, ow, o = y.shape
+    if (n, tiling.hop, tiling.across) == (1, 1, ow) and y.flags.c_contiguous:
+        return y.reshape(oh, 1, 1, ow, o), True
+    return backend.scratch("lines", (oh, n, tiling.hop, tiling.across, o), y.dtype), False
 
 
-def lines_first(backend: Backend, y: Any, copied: bool = True) -> Any:
-    """Return y (n, oh, OW, O) as (oh, n, OW, O), in a buffer."""
-    lines = y.swapaxes(0, 1)
-    buffer = backend.scratch("lines", lines.shape, y.dtype)
-    if copied:
-        buffer[...] = lines
-    return buffer
+def rounds(y: Any, out: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield what belongs together of results y (n, oh, OW, O) and out (oh, n, hop, across, O)."""
+    hop = out.shape[2]
+    for first in range(min(hop, y.shape[2])):
+        some = y[:, :, first::hop]
+        yield some, out[:, :, first, : some.shape[2]].swapaxes(0, 1)
+
+
+def shared_buffer(backend: Backend, out: Any, scheme: Scheme) -> Any:
+    """Return a buffer for the results (oh, n, hop, across, O) of products that neighbours share."""
+    *outer, across, o = out.shape
+    shape = (len(scheme.shared), *outer, across // scheme.results, o)
+    return backend.scratch("shared", shape, out.dtype)
+
+
+def neighbours(out: Any, scheme: Scheme) -> list:
+    """Return for each place in a group of neighbours the results of (..., across, O) there."""
+    return [out[..., place :: scheme.results, :] for place in range(scheme.results)]
+
+
+def spread(xp: Any, shared: Any, out: Any, scheme: Scheme) -> None:
+    """Set the results to what the shared products add to each."""
+    for place, results in enumerate(neighbours(out, scheme)):
+        added_up(xp, [product.results[place] for product in scheme.shared], shared, results)
+
+
+def gathered(backend: Backend, y: Any, tiling: Tiling) -> list:
+    """Return the matrices of results y (n, oh, OW, O), as each product is to see them."""
+    out, in_place = lines_first(backend, y, tiling)
+    if not in_place:
+        if tiling.hop * tiling.across > y.shape[2]:
+            out[...] = 0
+        for of_y, of_out in rounds(y, out):
+            of_out[...] = of_y
+    scheme = tiling.scheme
+    shared = shared_buffer(backend, out, scheme)
+    for product, array in zip(scheme.shared, shared, strict=True):
+        added_up(backend.xp, product.results, neighbours(out, scheme), array)
+    return matrices(backend, shared, out, scheme)
+
+
+def in_taps(w: Any, scheme: Scheme) -> Any:
+    """Return a weight (KH, KW, C, O) by the taps of a scheme, (taps, KH, KW/taps, C, O): a view."""
+    kh, kw, c, o = w.shape
+    return w.reshape(kh, scheme.taps, kw // scheme.taps, c, o).swapaxes(0, 1)
+
+
+def sums_of_taps(backend: Backend, w: Any, scheme: Scheme) -> list:
+    """Return for each product the matrices of the rows of the kernel, (KH, KW/taps·C, O)."""
+    taps = in_taps(w, scheme)
+    sums = [added_up(backend.xp, product.taps, taps) for product in scheme.products]
+    return [backend.matrix(stack(total)) for total in sums]
 
 
 def matrix(a: Any) -> Any:
-    """Return pixels (..., O) or weights (KW, C, O) as (M, O), and strips as (M, KW·C)."""
-    pixels = a.shape[:3] if a.ndim == 5 else a.shape[:-1]
-    return a.reshape(math.prod(pixels), math.prod(a.shape[len(pixels) :]))
+    """Return pixels (..., O) as a matrix (M, O)."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+def stack(weight: Any) -> Any:
+    """Return a weight (KH, KW, C, O) as matrices (KH, KW·C, O)."""
+    kh, kw, c, o = weight.shape
+    return weight.reshape(kh, kw * c, o)

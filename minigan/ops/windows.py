@@ -7,6 +7,7 @@ them back to where they came from. Convolution and pooling stand on these.
 
 from __future__ import annotations
 
+import functools
 import numbers
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,7 @@ def scatter_windows(patches: Any, images: Any, g: Geometry, top: int = 0) -> Non
             images[:, rows, cols] += patches[:, down, across, i, j]
 
 
+@functools.lru_cache(maxsize=4096)
 def landing(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
     """Return which windows put their pixel at `offset` inside the image, and where it lands.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, norm, pool, reduction, shape, strips, windows
+from minigan.ops import conv, lines, norm, pool, reduction, shape, strips, windows
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -37,8 +37,8 @@ def exchanged(what: str) -> Rule:
 
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
-right_cut, right_strip_pieces, right_meetings = conv.cut, strips.strip_pieces, strips.meetings
-right_phases, right_trimmed = strips.by_phase, strips.trimmed
+right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, strips.parts
+right_phases, right_trimmed, right_matrices = lines.by_phase, strips.trimmed, strips.matrices
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -103,21 +103,32 @@ def last_strips_twice(*args: Any) -> list:
     return pieces + pieces[-1:]
 
 
-def meetings_but_one(*args: Any) -> list:
-    """In place of `meetings`: the last row of the kernel meets nothing."""
-    return list(right_meetings(*args))[:-1]
+def parts_but_some(*args: Any) -> tuple:
+    """In place of `parts`: the last row of the kernel meets nothing."""
+    parts = right_parts(*args)
+    return tuple(part for part in parts if part.weight < max(p.weight for p in parts))
 
 
-def next_strips(*args: Any) -> list:
-    """In place of `meetings`: the rows of the kernel meet the strips of one another."""
-    met = list(right_meetings(*args))
-    return [(i, *rest) for (i, *_), (_, *rest) in zip(met, met[::-1], strict=True)]
+def parts_exchanged(*args: Any) -> tuple:
+    """In place of `parts`: the rows of the kernel meet the strips of one another."""
+    parts = right_parts(*args)
+    rows = sorted({part.weight for part in parts})
+    other = dict(zip(rows, rows[::-1], strict=True))
+    return tuple(part._replace(weight=other[part.weight]) for part in parts)
 
 
-def phases_exchanged(part: Any, *args: Any) -> list:
+def phases_exchanged(strips: Any, *args: Any) -> list:
     """In place of `by_phase`: the lines of the first phase belong to the last."""
-    found = list(right_phases(part, *args))
-    return [(part[::-1], lines) for part, lines in found]
+    found = list(right_phases(strips, *args))
+    if len(found) == 1:
+        return [(part, pixels[::-1]) for part, pixels in found]
+    return [(part, pixels) for (part, _), (_, pixels) in zip(found, found[::-1], strict=True)]
+
+
+def neighbours_exchanged(backend: Any, shared: Any, out: Any, scheme: Any) -> list:
+    """In place of `matrices`: a result's own products are added to its neighbour."""
+    found, first = right_matrices(backend, shared, out, scheme), len(shared)
+    return found[:first] + found[first:][::-1]
 
 
 def trimmed_by_one(*args: Any) -> tuple:
@@ -171,9 +182,10 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "last piece of the columns counted twice": helper(conv, "pieces", last_piece_twice),
     "last piece of the strips counted twice": helper(strips, "strip_pieces", last_strips_twice),
     "strips: first piece of each lane only": helper(strips, "cut", first_of_each_lane),
-    "strips: last row of the kernel left out": helper(strips, "meetings", meetings_but_one),
-    "strips: rows of the kernel exchanged": helper(strips, "meetings", next_strips),
-    "strips: phases exchanged": helper(strips, "by_phase", phases_exchanged),
+    "strips: last row of the kernel left out": helper(strips, "parts", parts_but_some),
+    "strips: rows of the kernel exchanged": helper(strips, "parts", parts_exchanged),
+    "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
+    "strips: neighbouring results exchanged": helper(strips, "matrices", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from minigan import backend as backends
 from minigan import workers
 from minigan.autograd import _ancestors, grad
-from minigan.ops import strips, windows
+from minigan.ops import strips, windows, winograd
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -282,21 +282,22 @@ def check_pieces(case: Case) -> None:
     leaves, y = run(case, case.inputs)
     v = cotangent_for(case, y)
     whole, gradients = host(y.data), backward(y, leaves, v)
-    for by_strips in (False, True):
-        with small_pieces(by_strips):
+    for how in ("in pieces", "in strips", "by schemes"):
+        with small_pieces(how):
             leaves, y = run(case, case.inputs)
             found = [backward(y, leaves, v), recorded(y, leaves, v)]
-        names = ("in strips" if by_strips else "in pieces", "in one")
+        names = (how, "in one")
         same("in pieces", [host(y.data)], [whole], AGREE, names, of="output")
         for gradient in found:
             same("in pieces", gradient, gradients, AGREE, names)
 
 
 @contextmanager
-def small_pieces(by_strips: bool) -> Iterator[None]:
+def small_pieces(how: str) -> Iterator[None]:
     """Within the context one row of columns, or one number of a block, is a piece.
 
-    With `by_strips` a convolution of few channels, as all cases are, goes strip by strip too.
+    "in strips" a convolution of few channels, as all cases are, goes strip by strip too, and
+    "by schemes" with fewer products.
     """
     changed = {
         (workers, "BLOCK"): 1,
@@ -304,7 +305,9 @@ def small_pieces(by_strips: bool) -> Iterator[None]:
         (windows, "PIECE_ROWS"): 1,
         (strips, "PIECE_WORK"): 1,
         (strips, "MANY"): 1,
-        (strips, "LONG"): 1 if by_strips else strips.LONG,
+        (strips, "LONG"): strips.LONG if how == "in pieces" else 1,
+        (winograd, "PART"): 1,
+        (winograd, "ENOUGH"): 1 if how == "by schemes" else winograd.ENOUGH,
         (backends.Host, "column_bytes"): 1,
     }
     before = {(owner, name): getattr(owner, name) for owner, name in changed}

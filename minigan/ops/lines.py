@@ -1,0 +1,177 @@
+"""Floor 2: strips, which are cut out of the lines of images, and added back to them.
+
+A strip is some pixels side by side, all that a row of a kernel sees at one place. Where strips lie
+side by side themselves, as those of a scheme do (`winograd`), they are just the line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minigan.backend import Backend
+from minigan.ops.windows import Geometry, Piece, landing
+from minigan.ops.winograd import PLAIN, Tiling
+
+
+def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tiling) -> Any:
+    """Return all strips that a piece of the results sees, in a buffer, as `empty_strips`.
+
+    What of the last lines is beyond the image is left as it was: nobody meets it.
+    """
+    x = x[piece[0]]
+    strips = empty_strips(backend, x, g, piece[1], tiling)
+    for part, lines in by_phase(strips, x, g, piece[1]):
+        if tiling.scheme is PLAIN:
+            cut_windows(part[0, ..., 0, :, :, :], lines, g)
+        else:
+            cut_lines(backend.xp, part, lines, g, tiling)
+    return strips
+
+
+def add_strips(
+    backend: Backend, strips: Any, x: Any, g: Geometry, rows: slice, tiling: Tiling, is_first: bool
+) -> None:
+    """Add strips to the images that they were cut from; set these to them, if they are the first.
+
+    The strips are used up.
+    """
+    for part, lines in by_phase(strips, x, g, rows):
+        if tiling.scheme is PLAIN:
+            add_windows(part[0, ..., 0, :, :, :], lines, g)
+        else:
+            add_lines(backend.xp, part, lines, g, tiling, is_first)
+    if is_first:
+        x[:, math.prod(strips.shape[1:3]) :] = 0
+
+
+def empty_strips(backend: Backend, x: Any, g: Geometry, rows: slice, tiling: Tiling) -> Any:
+    """Return a buffer (L, S, R, n, hop, across, pixels, C): the strips of L lines, in S phases."""
+    n, height, _, c = x.shape
+    stride, first = g.stride[0], first_line(g, rows)
+    last = min(height, (rows.stop - 1) * stride - g.padding[0] + g.span()[0])
+    lines = max(0, -(-(last - first) // stride))
+    of_line = (tiling.hop, tiling.across, tiling.pixels, c)
+    shape = (1 + len(tiling.scheme.lines), stride, lines, n, *of_line)
+    return backend.scratch("strips", shape, x.dtype)
+
+
+def first_line(g: Geometry, rows: slice) -> int:
+    """Return the first line of the image that these rows of results may see; of phase 0."""
+    return max(0, rows.start * g.stride[0] - g.padding[0]) // g.stride[0] * g.stride[0]
+
+
+def by_phase(strips: Any, x: Any, g: Geometry, rows: slice) -> Iterator[tuple[Any, Any]]:
+    """Yield strips (L, ..., R, n, OW, KW, C) with the lines (..., R, n, W, C) they belong to.
+
+    All phases at once where they have as many lines each, else one after the other.
+    """
+    (stride, count), first = strips.shape[1:3], first_line(g, rows)
+    n, height, width, c = x.shape
+    if first + stride * count <= height:
+        lines = x[:, first : first + stride * count].reshape(n, count, stride, width, c)
+        yield strips, lines.transpose(2, 1, 0, 3, 4)
+    else:
+        for phase in range(stride):
+            lines = x[:, first + phase :: stride].swapaxes(0, 1)[:count]
+            yield strips[:, phase, : len(lines)], lines
+
+
+def cut_windows(part: Any, lines: Any, g: Geometry) -> None:
+    """Copy into strips (..., OW, KW, C) the windows of the lines (..., W, C)."""
+    (across, kw), width = part.shape[-3:-1], lines.shape[-2]
+    stride, step, pad = g.stride[1], g.dilation[1], g.padding[1]
+    inside, _ = landing(across, width - (kw - 1) * step, stride, -pad)  # they see no padding
+    if inside.start < inside.stop:
+        start, count = inside.start * stride - pad, inside.stop - inside.start
+        part[..., inside, :, :] = side_by_side(lines[..., start:, :], count, kw, stride, step)
+    for o in (*range(min(inside.start, across)), *range(max(inside.start, inside.stop), across)):
+        taps, columns = landing(kw, width, step, o * stride - pad)
+        part[..., o, :, :] = 0
+        part[..., o, taps, :] = lines[..., columns, :]
+
+
+def add_windows(part: Any, lines: Any, g: Geometry) -> None:
+    """Add strips (..., OW, KW, C) to the lines (..., W, C)."""
+    for j in range(part.shape[-2]):
+        offset = j * g.dilation[1] - g.padding[1]
+        windows, columns = landing(part.shape[-3], lines.shape[-2], g.stride[1], offset)
+        lines[..., columns, :] += part[..., windows, j, :]
+
+
+def cut_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling) -> None:
+    """Cut strips (L, ..., hop, across, pixels, C) side by side, and make the scheme's lines.
+
+    These are made of all lines (..., W, C) at once, as of one long row of numbers. That is wrong
+    where a line ends and meets the start of the next; what belongs there is put there afterwards.
+    """
+    own, *others = as_lines(part)  # (..., hop, W', C)
+    (hop, length, c), width = own.shape[-3:], lines.shape[-2]
+    offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
+    for first, offset in enumerate(offsets):
+        line, (taken, columns) = own[..., first, :, :], landing(length, width, 1, offset)
+        line[..., : taken.start, :] = 0
+        line[..., taken, :] = lines[..., columns, :]
+        if taken.stop < length:
+            line[..., taken.stop :, :] = 0
+    row = own.reshape(-1)
+    for line, made in zip(others, tiling.scheme.lines, strict=True):
+        ahead, combine = made.further * tiling.pixels, xp.add if made.sign > 0 else xp.subtract
+        combine(row[: -ahead * c], row[ahead * c :], out=line.reshape(-1)[: -ahead * c])
+        end = line[..., length - ahead :, :]
+        end[...] = own[..., length - ahead :, :]
+        for first, offset in enumerate(offsets):
+            taken, columns = landing(ahead, width, 1, length + offset)
+            some = end[..., first, taken, :]
+            combine(some, lines[..., columns, :], out=some)
+
+
+def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_first: bool) -> None:
+    """Add to lines (..., W, C) the strips that `cut_lines` cuts; set them to these, if the first.
+
+    The strips are used up.
+    """
+    own, *others = as_lines(part)  # (..., hop, W', C)
+    (hop, length, c), width = own.shape[-3:], lines.shape[-2]
+    offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
+    if is_first:
+        _, columns = landing(length, width, 1, offsets[0])
+        lines[..., : columns.start, :] = 0
+        lines[..., columns.stop :, :] = 0
+    row = own.reshape(-1)
+    for line, made in zip(others, tiling.scheme.lines, strict=True):
+        own += line
+        ahead, combine = made.further * tiling.pixels, xp.add if made.sign > 0 else xp.subtract
+        end = line[..., length - ahead :, :]
+        for first, offset in enumerate(offsets):
+            taken, further = landing(ahead, width, 1, length + offset)
+            pixels = lines[..., further, :]
+            combine(pixels, end[..., first, taken, :], out=pixels)
+        end[...] = 0  # else it would be added to the start of the next line
+        combine(row[ahead * c :], line.reshape(-1)[: -ahead * c], out=row[ahead * c :])
+    for first, offset in enumerate(offsets):
+        given, columns = landing(length, width, 1, offset)
+        pixels = lines[..., columns, :]
+        if is_first and first == 0:
+            pixels[...] = own[..., first, given, :]
+        else:
+            pixels += own[..., first, given, :]
+
+
+def as_lines(part: Any) -> Any:
+    """Return strips (..., across, pixels, C) that lie side by side as lines (..., W', C)."""
+    *outer, across, pixels, c = part.shape
+    return part.reshape(*outer, across * pixels, c)
+
+
+def side_by_side(lines: Any, count: int, size: int, stride: int, step: int) -> Any:
+    """Return lines (..., W, C) as so many strips of pixels, (..., count, size, C): a view."""
+    *outer, pixel, channel = lines.strides
+    return np.lib.stride_tricks.as_strided(
+        lines,
+        (*lines.shape[:-2], count, size, lines.shape[-1]),
+        (*outer, pixel * stride, pixel * step, channel),
+    )
