@@ -58,7 +58,7 @@ class _Pool:
     def one_blas_thread(self) -> Iterator[None]:
         """For one thread of the user at a time: else the first to leave would lift the limit.
 
-        It takes 5 µs, `limit` of threadpoolctl 20; finding the libraries a millisecond, once.
+        It takes 4 µs, `limit` of threadpoolctl 10; finding the libraries a millisecond, once.
         """
         with self.blas_lock:
             if self.blas is None:

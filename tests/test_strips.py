@@ -150,7 +150,7 @@ def test_a_scheme_is_right(scheme):
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (4, 1), (3, 1)])
 def test_a_scheme_is_as_exact_in_float32(kernel, stride):
-    """The error is at most three times that of columns, here of a thousand numbers added up."""
+    """The error is hardly larger than that of columns (0.7 to 0.9 of it when this was written)."""
     random = np.random.default_rng(1)
     g = Geometry((kernel, kernel), (stride, stride), (1, 1))
     x = random.normal(size=(4, 32, 32, 64)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_a_scheme_is_as_exact_in_float32(kernel, stride):
     conv.convolve(backend.CPU, x, w, g, plain)
     conv.convolve(backend.CPU, x.astype(float), w.astype(float), g, exact)
     error, columns_error = (np.sqrt(np.mean((y - exact) ** 2)) for y in (found, plain))
-    assert error <= 3 * columns_error
+    assert error <= 1.2 * columns_error
 
 
 @pytest.mark.usefixtures("threads_put_back")
