@@ -39,8 +39,9 @@ def geometries(draw):
     column_bytes=st.sampled_from([64, 1000, 1 << 21]),
     many=st.sampled_from([1, 512]),
     enough=st.sampled_from([1, 1, 1 << 30]),
+    biased=st.booleans(),
 )
-def test_strips_give_what_columns_give(case, images, column_bytes, many, enough):
+def test_strips_give_what_columns_give(case, images, column_bytes, many, enough, biased):
     """Any stride, padding, dilation and size, in one piece and cut as small as can be.
 
     With the schemes of `winograd` and without.
@@ -50,7 +51,7 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many, enough)
     x = random.normal(size=(images, height, width, 3))  # (N, H, W, C)
     w = random.normal(size=(*g.kernel, 3, 2))  # (KH, KW, C, O)
     y = random.normal(size=(images, *g.output_size(height, width), 2))  # (N, OH, OW, O)
-    bias_y, bias_x = random.normal(size=2), random.normal(size=3)
+    bias_y, bias_x = (random.normal(size=size) if biased else None for size in (2, 3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend.CPU, "column_bytes", column_bytes, raising=False)
         patch.setattr(strips, "MANY", many)
@@ -61,6 +62,8 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many, enough)
         strips.convolve(backend.CPU, x, w, g, found, bias_y)
         conv.convolve(backend.CPU, x, w, g, expected, bias_y)
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+        np.full(x.shape, np.nan)  # gone at once: it is memory that `scatter` is likely to get
+        scattered = strips.scatter(backend.CPU, y, w, g, x.shape, bias_x)
         np.testing.assert_allclose(
             strips.correlate(backend.CPU, x, y, g),
             conv.correlate(backend.CPU, x, y, g),
@@ -68,7 +71,7 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many, enough)
             atol=1e-11,
         )
         np.testing.assert_allclose(
-            strips.scatter(backend.CPU, y, w, g, x.shape, bias_x),
+            scattered,
             conv.scatter(backend.CPU, y, w, g, x.shape, bias_x),
             rtol=1e-11,
             atol=1e-11,
