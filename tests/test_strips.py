@@ -168,6 +168,21 @@ def test_a_scheme_is_as_exact_in_float32(kernel, stride):
     assert error <= 1.2 * columns_error
 
 
+def test_pixels_that_no_window_sees_get_nothing(monkeypatch):
+    """Lines below the last window and columns beyond it, in memory that is not zero."""
+    monkeypatch.setattr(winograd, "ENOUGH", 1)
+    xp = backend.CPU.xp
+    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, 7.0, dtype))
+    g = Geometry((2, 4), (2, 2), (0, 0))
+    w, y = np.ones((2, 4, 64, 3)), np.ones((1, 3, 4, 3))
+    height, width = g.input_size(3, 4)
+    assert winograd.tiling_for(g, 64, y.shape).scheme is winograd.TWO_TAPS
+    x = strips.scatter(backend.CPU, y, w, g, (1, height + 1, width + 1, 64))
+    assert (x[:, height:] == 0).all()
+    assert (x[:, :, width:] == 0).all()
+    np.testing.assert_allclose(x, conv.scatter(backend.CPU, y, w, g, x.shape))
+
+
 @pytest.mark.usefixtures("threads_put_back")
 def test_a_scheme_leaves_rubbish_in_a_buffer_alone():
     """What an operation before left in the buffers is in no result, not even as NaN · 0."""
