@@ -4,9 +4,11 @@ NumPy calls its BLAS with β = 0 only, so a sum of products costs a temporary ar
 for each. The library that NumPy has loaded can do better, and threadpoolctl, which we need anyway,
 has a handle to it. Where it is not an OpenBLAS, the temporary array it is.
 
-Products come by the dozen (`strips`), all of parts of the same few matrices, and OpenBLAS takes
-them as one batch. That matters for threads: each call gives up the interpreter's lock and asks for
-it again, and on a virtual machine a thread that has to wait for it sleeps for 40 µs.
+Products come by the dozen (`strips`), all of parts of the same few matrices. All that BLAS is told
+of them but the addresses is the same in every step, and put together once: what Python does between
+two calls, the other threads wait for. (`cblas_sgemm_batch` would be one call, but it makes its
+products at the same time if BLAS has more than one thread, and what two of them add to one place
+gets lost.)
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # enum values of cblas.h
-SMALL = 100**3  # multiplications: OpenBLAS crashes on a batch of such (its pull request 5980)
 ENUM, SIZE, WHERE = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 NUMBERS = {
     np.dtype(np.float32): ("s", ctypes.c_float),
@@ -100,9 +101,9 @@ def _blas_call(
 
     All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
     """
-    one, batch = _cblas(dtype)
+    cblas = _cblas(dtype)
     readable = all(s == r == PLAIN and w for s, _, w, _, r, _ in orders)
-    if one is None or not readable:
+    if cblas is None or not readable:
         return None
     told = []  # how both factors are read, M, N, K, the scale, and the three distances of rows
     for p, _, _, _, m in parts:
@@ -116,34 +117,12 @@ def _blas_call(
             told.append((TRANSPOSED, PLAIN, k, n, m, scales[p], far_s, far_r, far_w))
         else:
             return None
-    if batch is None or len(parts) == 1 or min(m * n * k for _, _, m, n, k, *_ in told) <= SMALL:
-        return functools.partial(_one_by_one, one, told)
-    return functools.partial(_all_at_once, batch, *_as_arrays(told, NUMBERS[dtype][1]))
+    return functools.partial(_call_each, cblas, told)
 
 
-def _one_by_one(one: Callable, told: list[tuple], a: list, b: list, out: list) -> None:
+def _call_each(cblas: Callable, told: list[tuple], a: list, b: list, out: list) -> None:
     for (*shape, scale, far_a, far_b, far_out), *at in zip(told, a, b, out, strict=True):
-        one(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
-
-
-def _all_at_once(
-    batch: Callable, shapes: list, fars: list, ones: Any, groups: Any, a: list, b: list, out: list
-) -> None:
-    pointers = WHERE * len(a)
-    far_a, far_b, far_out = fars
-    batch(
-        *(ROW_MAJOR, *shapes, pointers(*a), far_a, pointers(*b), far_b, ones),
-        *(pointers(*out), far_out, len(a), groups),
-    )
-
-
-def _as_arrays(told: list[tuple], number: Any) -> tuple[list, list, Any, Any]:
-    """Return what is told of each product as C has it; each is a group of its own."""
-    count = len(told)
-    kinds = [ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE]
-    columns = zip(kinds, zip(*told, strict=True), strict=True)
-    arrays = [(kind * count)(*column) for kind, column in columns]
-    return arrays[:6], arrays[6:], (number * count)(*[1] * count), (SIZE * count)(*[1] * count)
+        cblas(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
 
 
 def _add_by_numpy(
@@ -171,19 +150,15 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
 
 
 @functools.cache
-def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
-    """Return cblas_?gemm of the OpenBLAS that NumPy uses, and cblas_?gemm_batch; None for none."""
+def _cblas(dtype: np.dtype) -> Callable | None:
+    """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one."""
     letter, number = NUMBERS[dtype]
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
     for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
-        for prefix in ("scipy_cblas_", "cblas_"):
-            one: Any = getattr(library.dynlib, f"{prefix}{letter}gemm64_", None)
-            if one is None:
-                continue
-            one.restype, one.argtypes = None, [ENUM] * 3 + [SIZE] * 3
-            one.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
-            batch: Any = getattr(library.dynlib, f"{prefix}{letter}gemm_batch64_", None)
-            if batch is not None:
-                batch.restype, batch.argtypes = None, [ENUM] + [WHERE] * 13 + [SIZE, WHERE]
-            return one, batch
-    return None, None
+        for name in (f"scipy_cblas_{letter}gemm64_", f"cblas_{letter}gemm64_"):
+            function: Any = getattr(library.dynlib, name, None)
+            if function is not None:
+                function.restype, function.argtypes = None, [ENUM] * 3 + [SIZE] * 3
+                function.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
+                return function
+    return None
