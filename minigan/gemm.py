@@ -27,7 +27,7 @@ NUMBERS = {
     np.dtype(np.float32): ("s", ctypes.c_float),
     np.dtype(np.float64): ("d", ctypes.c_double),
 }
-FACTORS = {  # the two that are multiplied, in this order, for each that they can be added to
+FACTORS = {  # the two that are multiplied, in this order, to be added to the third
     "results": ("strips", "weights"),
     "weights": ("strips", "results"),
     "strips": ("results", "weights"),
@@ -35,7 +35,7 @@ FACTORS = {  # the two that are multiplied, in this order, for each that they ca
 
 
 class Part(NamedTuple):
-    """One product: `rows` rows of strips[product] from `strip` on, and so many of its results."""
+    """One product: so many `rows` of strips[product], from `strip` on, and of results[product]."""
 
     product: int
     weight: int

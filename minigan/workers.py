@@ -58,19 +58,13 @@ class _Pool:
     def one_blas_thread(self) -> Iterator[None]:
         """For one thread of the user at a time: else the first to leave would lift the limit.
 
-        It takes 4 µs, `limit` of threadpoolctl 10; finding the libraries a millisecond, once.
+        Entering it takes 10 µs, finding the libraries a millisecond, once.
         """
         with self.blas_lock:
             if self.blas is None:
-                self.blas = ThreadpoolController().select(user_api="blas").lib_controllers
-            counts = [library.get_num_threads() for library in self.blas]
-            for library in self.blas:
-                library.set_num_threads(1)
-            try:
+                self.blas = ThreadpoolController().select(user_api="blas")
+            with self.blas.limit(limits=1):
                 yield
-            finally:
-                for library, count in zip(self.blas, counts, strict=True):
-                    library.set_num_threads(count)
 
 
 def _count(setting: str | None) -> int:

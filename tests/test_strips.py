@@ -282,7 +282,7 @@ def test_products_are_added_one_after_the_other(into, dtype):
 
 
 def test_a_thread_of_the_user_gets_what_the_main_thread_gets():
-    """BLAS's own threads cannot be limited from there, and must not matter."""
+    """Nor does it matter how many threads BLAS has there."""
     random = np.random.default_rng(0)
     x = random.normal(size=(16, 32, 32, 128)).astype(np.float32)  # (N, H, W, C)
     w = random.normal(size=(3, 3, 128, 128)).astype(np.float32)

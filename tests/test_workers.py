@@ -191,6 +191,32 @@ def test_helpers_let_go_of_what_they_worked_on():
     assert freed.wait(5), "a helper still holds the arrays of the last operation"
 
 
+def test_blas_is_limited_from_any_thread():
+    """The second thread while the first, which was the first to limit it, is alive."""
+    code = """
+import threading
+from threadpoolctl import ThreadpoolController, threadpool_limits
+from minigan import workers
+blas = ThreadpoolController().select(user_api="blas")
+count = lambda _: [library.get_num_threads() for library in blas.lib_controllers]
+before, seen = count(0), [workers.each(count, range(2))]
+def second():
+    seen.append(workers.each(count, range(2)))
+    with threadpool_limits(1):  # the user's own limit is not in our way, nor ours in his
+        seen.append([count(0)])
+thread = threading.Thread(target=second)
+thread.start(); thread.join()
+assert all(n == 1 for counts in seen for found in counts for n in found), seen
+assert count(0) == before
+print("limited")
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["limited"], done.stderr
+
+
 def test_blas_gets_its_threads_back_when_users_overlap():
     """Nor has it two threads, which add in another order, while one of them is still at work."""
     code = """

@@ -20,7 +20,7 @@ from minigan.ops.winograd import PLAIN, Tiling
 def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tiling) -> Any:
     """Return all strips that a piece of the results sees, in a buffer, as `empty_strips`.
 
-    What of the last lines is beyond the image is left as it was: nobody meets it.
+    Lines of a phase that are beyond the image are left as they were: nobody meets them.
     """
     x = x[piece[0]]
     strips = empty_strips(backend, x, g, piece[1], tiling)
@@ -35,7 +35,7 @@ def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tili
 def add_strips(
     backend: Backend, strips: Any, x: Any, g: Geometry, rows: slice, tiling: Tiling, is_first: bool
 ) -> None:
-    """Add strips to the images that they were cut from; set these to them, if they are the first.
+    """Add strips to the images that they were cut from; a scheme's, if the first, are put there.
 
     The strips are used up.
     """
@@ -65,7 +65,7 @@ def first_line(g: Geometry, rows: slice) -> int:
 
 
 def by_phase(strips: Any, x: Any, g: Geometry, rows: slice) -> Iterator[tuple[Any, Any]]:
-    """Yield strips (L, ..., R, n, OW, KW, C) with the lines (..., R, n, W, C) they belong to.
+    """Yield strips (L, ..., R, n, hop, across, pixels, C) with the lines (..., R, n, W, C).
 
     All phases at once where they have as many lines each, else one after the other.
     """

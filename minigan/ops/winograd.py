@@ -11,6 +11,10 @@ pixel further on, gives them for every pair of results. With three taps it is fo
     m = (p1 + p2)·(k0 + k1 + k2)/2,   n = −(p1 − p2)·(k0 − k1 + k2)/2
     y0 = m + n + (p0 − p2)·k0,        y1 = m − n − (p1 − p3)·k2
 
+The error of a result is in proportion to the largest of these taps and pixels, not to its own
+terms. That is no loss where they are of one size, as in a network, but a tap of 10⁶ beside one of 1
+leaves few digits to a result that only the small one meets.
+
 A pixel here may stand for several side by side, and its product for one with a matrix. Lavin and
 Gray (2016) do the same along both axes; along one there is less to add up, and lines of padding can
 still be left out (`strips`).
