@@ -32,7 +32,8 @@ class Backend:
         xp: the array module that op bodies compute with.
         array_type: the class of its arrays, by which `of` recognises them.
         column_bytes: how much of a convolution's columns is made at a time.
-        adds_products: whether it has `add_products`; elsewhere few large products are better.
+        adds_products: whether it has `matrix` and `add_products`, as `gemm` has them; elsewhere few
+            large products are better.
         kernels: `launch.Kernels` where there are hand-written ones, else None.
     """
 

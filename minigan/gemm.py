@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # enum values of cblas.h
+ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112  # enum values of cblas.h
 ENUM, SIZE, WHERE = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 NUMBERS = {
     np.dtype(np.float32): ("s", ctypes.c_float),
@@ -102,26 +102,26 @@ def _blas_call(
     All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
     """
     cblas = _cblas(dtype)
-    readable = all(s == r == PLAIN and w for s, _, w, _, r, _ in orders)
+    readable = all(s == r == NO_TRANS and w for s, _, w, _, r, _ in orders)
     if cblas is None or not readable:
         return None
-    told = []  # how both factors are read, M, N, K, the scale, and the three distances of rows
+    calls = []  # how both factors are read, M, N, K, the scale, and the three distances of rows
     for p, _, _, _, m in parts:
         _, far_s, how_w, far_w, _, far_r = orders[p]
         if into == "results":
-            told.append((PLAIN, how_w, m, n, k, scales[p], far_s, far_w, far_r))
+            calls.append((NO_TRANS, how_w, m, n, k, scales[p], far_s, far_w, far_r))
         elif into == "strips":
-            turned = PLAIN + TRANSPOSED - how_w
-            told.append((PLAIN, turned, m, k, n, scales[p], far_r, far_w, far_s))
-        elif how_w == PLAIN:
-            told.append((TRANSPOSED, PLAIN, k, n, m, scales[p], far_s, far_r, far_w))
+            turned = NO_TRANS + TRANS - how_w
+            calls.append((NO_TRANS, turned, m, k, n, scales[p], far_r, far_w, far_s))
+        elif how_w == NO_TRANS:
+            calls.append((TRANS, NO_TRANS, k, n, m, scales[p], far_s, far_r, far_w))
         else:
             return None
-    return functools.partial(_call_each, cblas, told)
+    return functools.partial(_call_each, cblas, calls)
 
 
-def _call_each(cblas: Callable, told: list[tuple], a: list, b: list, out: list) -> None:
-    for (*shape, scale, far_a, far_b, far_out), *at in zip(told, a, b, out, strict=True):
+def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
+    for (*shape, scale, far_a, far_b, far_out), *at in zip(calls, a, b, out, strict=True):
         cblas(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
 
 
@@ -143,9 +143,9 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
     """Return how BLAS is to read a matrix: transposed or not, and the distance of its rows."""
     (rows, columns), (down, across), one = matrix.shape, matrix.strides, matrix.itemsize
     if (across == one or columns == 1) and down >= columns * one and down % one == 0:
-        return PLAIN, down // one
+        return NO_TRANS, down // one
     if (down == one or rows == 1) and across >= rows * one and across % one == 0:
-        return TRANSPOSED, across // one
+        return TRANS, across // one
     return None, 0
 
 

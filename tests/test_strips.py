@@ -238,6 +238,9 @@ def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
     for m, k, n in ((3, 4, 5), (1, 7, 2), (6, 1, 1), (17, 33, 65), (2, 0, 3), (0, 2, 3), (2, 3, 0)):
         shapes = {"strips": (m + 3, k), "weights": (k, n), "results": (m + 2, n)}
         made = {kind: random.normal(size=shape).astype(dtype) for kind, shape in shapes.items()}
+        wide = np.full([size + 3 for size in shapes[into]], 7, dtype)  # what is beside it stays
+        wide[1:-2, 1:-2] = made[into]
+        made[into] = wide[1:-2, 1:-2]
         made[other] = LAYOUTS[layout](made[other])
         s, w, r = made.values()
         before = [a.copy() for a in (s, w, r)]
@@ -246,13 +249,14 @@ def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
         strip, weight, result = (a[some] for a, some in zip(before, rows, strict=True))
         expected[kind][rows[kind]] = added(into, strip, weight, result, -0.5)
         parts = (gemm.Part(0, 1, 2, 1, m),)
-        stacked = np.stack([w, w])
-        if other == "weights":  # a stack of such matrices, the second of which is meant
-            stacked = np.lib.stride_tricks.as_strided(w, (2, *w.shape), (0, *w.strides))
+        # A stack of matrices with w's memory, the second of which is meant.
+        stacked = np.lib.stride_tricks.as_strided(w, (2, *w.shape), (0, *w.strides))
         matrices = [gemm.Matrix(s)], [gemm.Matrix(stacked)], [gemm.Matrix(r)]
         gemm.add_products(into, *matrices, parts, (-0.5,))
         for found, right in zip((s, stacked[1], r), expected, strict=True):
             np.testing.assert_allclose(found, right, rtol=2e-5, atol=1e-6)
+        wide[1:-2, 1:-2] = 7
+        assert (wide == 7).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -261,12 +265,9 @@ def test_products_are_added_one_after_the_other(into, dtype):
     """To the same place, whatever number of threads BLAS has: none may get lost."""
     random = np.random.default_rng(0)
     m, k, n, count = 128, 128, 96, 6
-    rows = {"strips": m if into == "strips" else m * count, "results": m * count}
-    rows["results"] = m if into == "results" else m * count
-    made = [
-        random.normal(size=shape).astype(dtype)
-        for shape in ((rows["strips"], k), (count, k, n), (rows["results"], n))
-    ]
+    strip_rows, result_rows = (m if into == kind else m * count for kind in ("strips", "results"))
+    shapes = (strip_rows, k), (count, k, n), (result_rows, n)
+    made = [random.normal(size=shape).astype(dtype) for shape in shapes]
     s, w, r = expected = [a.copy() for a in made]
     parts = []
     for i in range(count):

@@ -50,15 +50,15 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
         shared = shared_buffer(backend, out, scheme)
         results = matrices(backend, shared, out, scheme)
         factors = strip_matrices(backend, strips, scheme), taps, results
-        todo = parts(g, tiling, strips.shape, some[1], x.shape[1])
+        met = parts(g, tiling, strips.shape, some[1], x.shape[1])
         for i, buffer in enumerate(shared if scheme.shared else [out]):
             buffer[...] = 0 if i or bias is None else bias
         if scheme.shared:
-            first = tuple(part for part in todo if part.product < len(scheme.shared))
+            first = tuple(part for part in met if part.product < len(scheme.shared))
             backend.add_products("results", *factors, first, scheme.scales)
             spread(backend.xp, shared, out, scheme)
-            todo = todo[len(first) :]
-        backend.add_products("results", *factors, todo, scheme.scales)
+            met = met[len(first) :]
+        backend.add_products("results", *factors, met, scheme.scales)
         if not in_place:
             for of_y, of_out in rounds(y[some], out):
                 of_y[...] = of_out
@@ -90,8 +90,8 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
             strips = cut_strips(backend, x, g, some, tiling)
             results = gathered(backend, y[some], tiling)
             factors = strip_matrices(backend, strips, scheme), weights, results
-            todo = parts(g, tiling, strips.shape, some[1], x.shape[1])
-            backend.add_products("weights", *factors, todo, scheme.scales)
+            met = parts(g, tiling, strips.shape, some[1], x.shape[1])
+            backend.add_products("weights", *factors, met, scheme.scales)
         if scheme is not PLAIN:
             for j, tap in enumerate(taps):
                 added_up(backend.xp, [p.taps[j] for p in scheme.products], totals, tap)
@@ -124,8 +124,8 @@ def scatter(
             strips = empty_strips(backend, x[some[0]], g, some[1], tiling)
             strips[...] = 0
             factors = strip_matrices(backend, strips, scheme), taps, results
-            todo = parts(g, tiling, strips.shape, some[1], shape[1])
-            backend.add_products("strips", *factors, todo, scheme.scales)
+            met = parts(g, tiling, strips.shape, some[1], shape[1])
+            backend.add_products("strips", *factors, met, scheme.scales)
             add_strips(backend, strips, x[some[0]], g, some[1], tiling, is_first)
 
     backend.each(lane, lanes.values())
@@ -142,7 +142,7 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
     count = max(1, min(PIECES, max(2, pixels // MANY), work // PIECE_WORK))
     if tiling.scheme is not PLAIN:  # there is more to do for each piece
         count = min(count, max(2, work // (4 * PIECE_WORK)))
-    limit = backend.column_bytes * tiling.scheme.results
+    limit = backend.column_bytes * tiling.scheme.results  # a scheme's products are shorter
     if size > count * limit:
         count = -(-size // limit // PIECES) * PIECES
     images = list(cut(n, count))
