@@ -77,6 +77,10 @@ class Backend:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
 
+    def add_at(self, y: Any, index: Any, x: Any) -> None:
+        """y[index] += x, once for every time that an entry is named; always in the same order."""
+        self.xp.add.at(y, index, x)
+
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array to work in, with nothing in it; on the CPU it is used again and again."""
         return self.xp.empty(shape, dtype)

@@ -63,6 +63,26 @@ class CupyBackend(Backend):
             a, b, out = a[0], b[0], out[0]
         self.xp.matmul(a, b, out=out)
 
+    def add_at(self, y: Any, index: Any, x: Any) -> None:
+        """As NumPy's; CuPy's own adds as its threads happen to come, to other last bits each time.
+
+        A sort brings together what goes to one place. Steps of 1, 2, 4, ... then add to each number
+        the sum of those before it that go to the same (Hillis and Steele 1986); the last has all.
+        """
+        xp, none = self.xp, x.dtype.type(0)
+        if not x.size:
+            return
+        places = xp.arange(y.size).reshape(y.shape)[index].ravel()
+        order = xp.argsort(places, kind="stable")
+        places, sums, step = places[order], x.ravel()[order], 1
+        while step < len(sums):
+            sums[step:] += xp.where(places[step:] == places[:-step], sums[:-step], none)
+            step *= 2
+        last = xp.append(places[1:] != places[:-1], xp.ones(1, dtype=bool))
+        added = xp.zeros(y.size + x.size, dtype=x.dtype)  # incomplete sums go behind those for y
+        added[xp.where(last, places, xp.arange(y.size, added.size))] = sums
+        y += added[: y.size].reshape(y.shape)
+
     def from_host(self, array: np.ndarray) -> Any:
         if array.ndim == 0:  # a constant: a launch carries it, where a copy would wait for the host
             return self.xp.full((), array.item(), array.dtype)

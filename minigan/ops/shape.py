@@ -105,7 +105,7 @@ class Putitem(Op):
     def forward(self, x):
         y = self.xp.zeros(self.shape, dtype=x.dtype)
         if has_array(self.index):
-            self.xp.add.at(y, self.index, x)
+            self.backend.add_at(y, self.index, x)
         else:
             y[self.index] = x
         return y

@@ -89,6 +89,7 @@ def environment(sanitize):
     return {
         **os.environ,
         "MINIGAN_SANITIZE": sanitize,
+        "MINIGAN_TEST_DEVICE": "cpu",  # on a GPU too: what it watches is the executor
         "LD_PRELOAD": " ".join(library_path(name) for name in LIBRARIES[sanitize]),
         "ASAN_OPTIONS": "detect_leaks=0:exitcode=66",  # Python itself leaks at its end
         "UBSAN_OPTIONS": "exitcode=66",
