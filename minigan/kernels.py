@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Parameter:
     type: str
     size: tuple[str | int, ...] = ()
 
-    @property
+    @cached_property  # asked at every launch, as those of `Kernel`
     def is_array(self) -> bool:
         """Whether it is an array of the device."""
         return " " in self.type
@@ -54,6 +55,21 @@ class Kernel:
     twin: str
     serves: str
     parameters: tuple[Parameter, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in the order of the source."""
+        return tuple(p.name for p in self.parameters)
+
+    @cached_property
+    def arrays(self) -> tuple[Parameter, ...]:
+        """The parameters that are arrays of the device."""
+        return tuple(p for p in self.parameters if p.is_array)
+
+    @cached_property
+    def numbers(self) -> tuple[Parameter, ...]:
+        """The other ones, Adam's table included."""
+        return tuple(p for p in self.parameters if not p.is_array)
 
 
 KERNELS: dict[str, Kernel] = {}

@@ -28,6 +28,8 @@ LANES = 32  # of a warp
 BLOCKS = 1024  # wanted of a reduction: enough to fill a GPU, whichever it is
 INT_LIMIT = 2**31 - 1024  # elements up to which 32-bit indices do, a block's overshoot included
 GRID_LIMITS = (2**31 - 1, 65535)
+INT, LONG, DOUBLE = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
+LARGEST = {INT: 2**31 - 1, LONG: 2**63 - 1}
 
 
 class Kernels:
@@ -71,9 +73,8 @@ class Kernels:
             TypeError, ValueError: the message names kernel and argument, and the rule.
         """
         kernel, real = KERNELS[name], np.dtype(real)
-        declared = [p.name for p in kernel.parameters]
-        if set(declared) != set(arguments):
-            odd = sorted(set(declared) ^ set(arguments))
+        if arguments.keys() != set(kernel.names):
+            odd = sorted(arguments.keys() ^ set(kernel.names))
             raise TypeError(f"kernel {name}: missing or unknown arguments: {', '.join(odd)}")
         if real not in (np.float32, np.float64):
             raise TypeError(f"kernel {name}: is for float32 and float64, not {real}")
@@ -82,23 +83,22 @@ class Kernels:
         if math.prod(block) != THREADS:
             raise ValueError(f"kernel {name}: a block of {block} is not {THREADS} threads")
 
-        index = np.dtype(np.int32 if reach(kernel, arguments) < INT_LIMIT else np.int64)
-        types = {"REAL": real, "INDEX": index, "int": np.dtype(np.int32)}
-        known = {"grid_y": grid[1]} | {
-            p.name: arguments[p.name] for p in kernel.parameters if p.type in ("INDEX", "int")
-        }
+        index = INT if reach(kernel, arguments) < INT_LIMIT else LONG
+        types = {"REAL": real, "INDEX": index, "int": INT}
         checked = {}
-        for p in sorted(kernel.parameters, key=lambda p: p.is_array):  # sizes are made of numbers
+        for p in kernel.numbers:  # first: of them the sizes of arrays are made
             who, value = f"kernel {name}: {p.name}", arguments[p.name]
-            if p.is_array:
-                dtype = np.dtype(np.float64) if p.type.endswith(" double") else real
-                checked[p.name] = self.check_array(who, value, dtype, p, known)
-            elif p.type == "Table":
+            if p.type == "Table":
                 checked[p.name] = check_table(who, value)
             else:
                 checked[p.name] = check_number(who, value, types[p.type])
+        known = arguments | {"grid_y": grid[1]}
+        for p in kernel.arrays:
+            dtype = DOUBLE if p.type.endswith(" double") else real
+            who = f"kernel {name}: {p.name}"
+            checked[p.name] = self.check_array(who, arguments[p.name], dtype, p, known)
         self.check_overlap(kernel, arguments)
-        self.function(name, real, index)(grid, block, tuple(checked[n] for n in declared))
+        self.function(name, real, index)(grid, block, tuple(checked[n] for n in kernel.names))
 
     def check_array(self, who: str, a: Any, dtype: np.dtype, p: Parameter, known: dict) -> Any:
         """Return an argument that is an array of the device, contiguous, of this dtype and size."""
@@ -120,11 +120,11 @@ class Kernels:
     def check_overlap(self, kernel: Kernel, arguments: dict[str, Any]) -> None:
         """Raise ValueError if what is written shares memory with anything else (`__restrict__`)."""
         spans = {}
-        for p in kernel.parameters:
-            if p.is_array and (a := arguments[p.name]).size:
+        for p in kernel.arrays:
+            if (a := arguments[p.name]).size:
                 spans[p.name] = (int(a.data.ptr), int(a.data.ptr) + a.nbytes)
-        for p in kernel.parameters:
-            if p.is_array and p.type.startswith("out") and p.name in spans:
+        for p in kernel.arrays:
+            if p.type.startswith("out") and p.name in spans:
                 start, stop = spans[p.name]
                 for other, (first, last) in spans.items():
                     if other != p.name and first < stop and start < last:
@@ -288,8 +288,8 @@ class Kernels:
 
 def reach(kernel: Kernel, arguments: dict[str, Any]) -> int:
     """Return how far a kernel's indices go: its longest array, or a count of what another has."""
-    sizes = [getattr(arguments[p.name], "size", 0) for p in kernel.parameters if p.is_array]
-    counts = [arguments[p.name] for p in kernel.parameters if p.type == "INDEX"]
+    sizes = [getattr(arguments[p.name], "size", 0) for p in kernel.arrays]
+    counts = [arguments[p.name] for p in kernel.numbers if p.type == "INDEX"]
     return max([0, *sizes, *(n for n in counts if isinstance(n, numbers.Integral))])
 
 
@@ -304,10 +304,12 @@ def check_number(who: str, value: Any, dtype: np.dtype) -> Any:
         if not isinstance(value, numbers.Real):
             raise TypeError(f"{who}: needs a number of the host, got {type(value).__name__}")
         return dtype.type(value)
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    # an int, as nearly always, is known by its type: the other question takes ten times as long
+    whole = type(value) is int or isinstance(value, numbers.Integral)
+    if not whole or isinstance(value, bool):
         raise TypeError(f"{who}: needs a whole number of the host, got {type(value).__name__}")
-    if not 0 <= value <= np.iinfo(dtype).max:
-        raise ValueError(f"{who}: {value} is not in 0 ... {np.iinfo(dtype).max}")
+    if not 0 <= value <= LARGEST[dtype]:
+        raise ValueError(f"{who}: {value} is not in 0 ... {LARGEST[dtype]}")
     return dtype.type(value)
 
 
