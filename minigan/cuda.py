@@ -1,7 +1,7 @@
 """Floor 0: finding CuPy, a GPU, and the CUDA sources in `kernels/`.
 
-Imported only when someone asks for "cuda". Nothing in this file has been run on a GPU yet: the
-tests run it on a stand-in for CuPy (docs/verified.md).
+Imported only when someone asks for "cuda". The tests run it on a stand-in for CuPy, or on a GPU
+(docs/verified.md).
 """
 
 from __future__ import annotations

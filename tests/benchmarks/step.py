@@ -11,7 +11,7 @@ what else the machine is doing hits both.
 
 On a GPU (gpu.py) a step is timed with events, kernel by kernel, with our kernels and with plain
 CuPy, and in PyTorch if that is there. The tests run that on the CPU, with a stand-in for CuPy whose
-events read the CPU's clock; no GPU has been timed yet.
+events read the CPU's clock.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def all_ops(op_class: type) -> list[type]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=DEFAULTS, default="pix2pix")
-    words = "cuda: time it on a GPU, kernel by kernel; needs CuPy (has never been run on a GPU)"
+    words = "cuda: time it on a GPU, kernel by kernel; needs CuPy"
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=words)
     parser.add_argument("--against", choices=["torch"], help="time PyTorch too, turn by turn")
     parser.add_argument("--scale", action="store_true", help="vary batch, image and width")
