@@ -180,3 +180,15 @@ def test_reshape_and_slices_share_memory_while_arrays_as_index_copy():
         assert np.shares_memory(view.data, x.data)
     for copied in (x[[0, 1]], x[x > 0], x * 1.0, F.concatenate([x]), F.pad(x, [(0, 0), (0, 0)])):
         assert not np.shares_memory(copied.data, x.data)
+
+
+@pytest.mark.parametrize("channels", [(1,), (3, 3), (1, 4, 2), (0, 3), (5, 1), (4, 64)])
+@pytest.mark.parametrize("images", [0, 2])
+def test_images_are_concatenated_by_channel(channels, images):
+    """By planes or by pixels, whichever is quicker: the same."""
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(images, 3, 2, c)).astype(np.float32) for c in channels]
+    parts[0] = parts[0][:, ::-1]  # no order that memory has
+    got = F.concatenate([mg.Tensor(part) for part in parts], axis=3)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got.numpy(), np.concatenate(parts, axis=3))

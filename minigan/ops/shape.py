@@ -118,7 +118,7 @@ class Concatenate(Op):
     """y = the inputs one after another along an axis."""
 
     def forward(self, *arrays):
-        return self.xp.concatenate(arrays, axis=self.axis)
+        return self.backend.concatenate(arrays, self.axis)
 
     def backward(self, gy):
         gradients, start = [], 0
