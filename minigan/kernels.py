@@ -32,7 +32,7 @@ class Parameter:
     type: str
     size: tuple[str | int, ...] = ()
 
-    @cached_property  # asked at every launch, as those of `Kernel`
+    @property
     def is_array(self) -> bool:
         """Whether it is an array of the device."""
         return " " in self.type
@@ -56,7 +56,7 @@ class Kernel:
     serves: str
     parameters: tuple[Parameter, ...]
 
-    @cached_property
+    @cached_property  # as the next two: every launch asks
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, in the order of the source."""
         return tuple(p.name for p in self.parameters)

@@ -86,7 +86,7 @@ class Kernels:
         index = INT if reach(kernel, arguments) < INT_LIMIT else LONG
         types = {"REAL": real, "INDEX": index, "int": INT}
         checked = {}
-        for p in kernel.numbers:  # first: of them the sizes of arrays are made
+        for p in kernel.numbers:  # first: the sizes of arrays are made of them
             who, value = f"kernel {name}: {p.name}", arguments[p.name]
             if p.type == "Table":
                 checked[p.name] = check_table(who, value)
@@ -304,7 +304,7 @@ def check_number(who: str, value: Any, dtype: np.dtype) -> Any:
         if not isinstance(value, numbers.Real):
             raise TypeError(f"{who}: needs a number of the host, got {type(value).__name__}")
         return dtype.type(value)
-    # an int, as nearly always, is known by its type: the other question takes ten times as long
+    # nearly always an int: its type says so much sooner than the other question does
     whole = type(value) is int or isinstance(value, numbers.Integral)
     if not whole or isinstance(value, bool):
         raise TypeError(f"{who}: needs a whole number of the host, got {type(value).__name__}")

@@ -61,7 +61,7 @@ def head_start(xp: Any, least: float) -> None:
 
 def bytes_of(name: str, arguments: dict[str, Any]) -> int:
     """The bytes in the arrays of a launch, each once: no kernel can move fewer."""
-    arrays = [arguments[p.name] for p in KERNELS[name].parameters if p.is_array]
+    arrays = [arguments[p.name] for p in KERNELS[name].arrays]
     if "table" in arguments:  # Adam reads p, g, m, v and writes p, m, v
         return 7 * int(arguments["table"]["size"].sum()) * arguments["itemsize"]
     return sum(a.nbytes for a in arrays)
