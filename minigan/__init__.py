@@ -4,10 +4,10 @@ Begin with `import minigan as mg` and `from minigan import functional as F, nn, 
 """
 
 from minigan import functional, losses, metrics, nn, ops, optim
-from minigan.autograd import AnomalyError, Op, grad
+from minigan.autograd import Op, grad
 from minigan.backend import DeviceError, default_dtype, generator, manual_seed, use
 from minigan.gradcheck import GradcheckError, gradcheck
-from minigan.tensor import Tensor, detect_anomaly, is_recording, no_grad, tensor
+from minigan.tensor import AnomalyError, Tensor, detect_anomaly, is_recording, no_grad, tensor
 from minigan.workers import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

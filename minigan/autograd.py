@@ -14,16 +14,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from minigan import backend as backends
-from minigan.tensor import Tensor, Version, lift, mode, switched
+from minigan.tensor import Tensor, Version, check_finite, lift, mode, switched
 
 OUT = -1  # for Op.save: the op's own output
-
-
-class AnomalyError(ArithmeticError):
-    """Anomaly mode found the op that made a NaN or an Inf."""
 
 
 class Op:
@@ -48,6 +45,7 @@ class Op:
 
     view = False  # whether the output may share memory with input 0
     changes_dtype = False
+    work = 0  # multiplications for a gradient, if backward makes each by itself, in its own memory
     order: int  # position in time: a node is younger than all of its parents
 
     _clock = itertools.count()
@@ -115,7 +113,7 @@ class Op:
         if output.dtype != dtype and not self.changes_dtype:
             raise TypeError(f"{self.name()}: forward made {output.dtype} from {dtype}")
         if mode.anomaly:
-            _check_finite(self, output, "forward", [t.data for t in inputs])
+            check_finite(self, output, "forward", [t.data for t in inputs])
         version = Version()
         if self.view and self.xp.may_share_memory(output, inputs[0].data):
             version = inputs[0]._version
@@ -169,20 +167,8 @@ def _common_dtype(op: Op, inputs: Sequence[Tensor]) -> Any:
     return dtype
 
 
-def _check_finite(op: Op, result: Any, when: str, sources: Sequence[Any]) -> None:
-    if op.xp.isfinite(result).all():
-        return
-    came_in = [i for i, a in enumerate(sources) if not op.xp.isfinite(a).all()]
-    cause = f"; operand {came_in[0]} already held one" if came_in else " from finite numbers"
-    moment = f"{mode.anomaly}: " if isinstance(mode.anomaly, str) else ""
-    raise AnomalyError(
-        f"{moment}{op.name()} {when}: made NaN or Inf in a result of shape {tuple(result.shape)}, "
-        f"inputs {', '.join(map(str, op.shapes))}{cause}"
-    )
-
-
 class _Sum:
-    """The gradient gathered so far for one edge; only an array made here is summed into."""
+    """The gradient gathered so far for one edge; only an array of our own is summed into."""
 
     __slots__ = ("edge", "owned", "value")
 
@@ -201,8 +187,9 @@ class _Sum:
             self.value, self.owned = Tensor._wrap(total, gradient.backend), True
 
     def take(self) -> Any:
-        """Return the gradient as an array that nobody else holds."""
-        array, owned = self.value.data, self.owned
+        """Return the gradient as an array that nobody else holds, its numbers side by side."""
+        array = self.value.data
+        owned = self.owned and array.flags.c_contiguous
         self.owned = False
         return array if owned else array.copy()
 
@@ -216,17 +203,13 @@ def _ancestors(roots: Sequence[Op | Tensor]) -> list[Op]:
         if id(op) in found:
             continue
         if op._saved is None:
-            raise RuntimeError(_freed_message(op))
+            raise RuntimeError(
+                f"backward: the graph through {op.name()} {op.shapes} was freed by an earlier "
+                "backward: compute the output again, or pass retain_graph=True the first time"
+            )
         found[id(op)] = op
         stack.extend(parent for parent in op.parents if isinstance(parent, Op))
     return sorted(found.values(), key=lambda op: op.order)
-
-
-def _freed_message(op: Op) -> str:
-    return (
-        f"backward: the graph through {op.name()} {op.shapes} was freed by an earlier backward: "
-        "compute the output again, or pass retain_graph=True the first time"
-    )
 
 
 def _walk(
@@ -238,7 +221,10 @@ def _walk(
     """Carry gradients from `roots` down to `wanted` edges (all leaves for None).
 
     The youngest op goes first, so that every contribution to an op is in before it is passed on.
+    No op waits for the gradient of a leaf, so the large ones are made meanwhile by other threads.
     """
+    if not roots:
+        return {}
     ops = _ancestors([edge for edge, _ in roots])
     useful: dict[int, tuple[bool, ...]] = {}  # op -> which inputs lead to a wanted edge
     for op in ops:  # oldest first: parents are decided before their children
@@ -256,7 +242,7 @@ def _walk(
     def send(edge: Op | Tensor, gradient: Tensor) -> None:
         sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph)
 
-    with switched("recording", create_graph):
+    with switched("recording", create_graph), roots[0][1].backend.postponed() as later:
         for edge, gradient in roots:
             send(edge, gradient)
         while ops:
@@ -266,13 +252,37 @@ def _walk(
                 continue
             if wanted is not None and id(op) in wanted:
                 results[id(op)] = gathered
-            needs = useful[id(op)]
-            if any(needs):
-                for parent, gradient in _gradients_of(op, gathered.value, needs, create_graph):
+            gy, now, late = gathered.value, useful[id(op)], ()
+            if not create_graph and not mode.anomaly and later.accepts(op.work):
+                now, late = _apart(op, now)
+            if any(now):
+                for parent, gradient in _gradients_of(op, gy, now, create_graph):
                     send(parent, gradient)
-                if not retain_graph:
-                    op.free()
+            if any(late):
+                later(partial(_gradients_of_leaves, op, gy, late, retain_graph))
+            elif any(now) and not retain_graph:
+                op.free()
+        for pairs in later.results():
+            for leaf, gradient in pairs:
+                send(leaf, gradient)
+                sums[id(leaf)].owned = True
     return results | sums
+
+
+def _apart(op: Op, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Return which gradients the walk goes on with, and which nobody reads before its end."""
+    late = tuple(n and isinstance(p, Tensor) for n, p in zip(needs, op.parents, strict=True))
+    return tuple(n and not waits for n, waits in zip(needs, late, strict=True)), late
+
+
+def _gradients_of_leaves(
+    op: Op, gy: Tensor, needs: tuple[bool, ...], retain_graph: bool
+) -> list[tuple[Op | Tensor, Tensor]]:
+    """Run the rest of an op's backward, perhaps on another thread, and be done with it."""
+    pairs = _gradients_of(op, gy, needs, create_graph=False)
+    if not retain_graph:
+        op.free()
+    return pairs
 
 
 def _gradients_of(
@@ -306,7 +316,7 @@ def _gradients_of(
                 f"{op.name()}: backward gave {got} for input {i} of shape {op.shapes[i]} {op.dtype}"
             )
         if mode.anomaly:
-            _check_finite(op, gradient.data, "backward", [gy.data])
+            check_finite(op, gradient.data, "backward", [gy.data])
         pairs.append((parent, gradient))
     return pairs
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,10 @@ class Backend:
         """Call `function` on arrays of equal length; the CPU's workers share blocks of them."""
         return [function(*arrays)]
 
+    def postponed(self) -> Any:
+        """Return a context with a `workers.Postponed`; only the CPU has workers for it."""
+        return nullcontext(workers.Postponed(helpers=0))
+
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
@@ -99,6 +103,7 @@ class Host(Backend):
     adds_products = True
     each = staticmethod(workers.each)
     blocks = staticmethod(workers.blocks)
+    postponed = staticmethod(workers.postponed)
     matmul = staticmethod(workers.matmul)
     matrix = gemm.Matrix
     add_products = staticmethod(workers.add_products)

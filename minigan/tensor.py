@@ -6,13 +6,17 @@ The arithmetic methods (`+`, `.sum()`, ...) are attached by `minigan.ops`, one f
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from minigan import backend as backends
+
+
+class AnomalyError(ArithmeticError):
+    """Anomaly mode found the op that made a NaN or an Inf."""
 
 
 class Mode:
@@ -48,6 +52,19 @@ def detect_anomaly(when: str = "") -> Any:
     reads every result once more.
     """
     return switched("anomaly", when or True)
+
+
+def check_finite(op: Any, result: Any, when: str, sources: Sequence[Any]) -> None:
+    """Raise AnomalyError, in the name of an op, if its result has a NaN or an Inf."""
+    if op.xp.isfinite(result).all():
+        return
+    came_in = [i for i, a in enumerate(sources) if not op.xp.isfinite(a).all()]
+    cause = f"; operand {came_in[0]} already held one" if came_in else " from finite numbers"
+    moment = f"{mode.anomaly}: " if isinstance(mode.anomaly, str) else ""
+    raise AnomalyError(
+        f"{moment}{op.name()} {when}: made NaN or Inf in a result of shape {tuple(result.shape)}, "
+        f"inputs {', '.join(map(str, op.shapes))}{cause}"
+    )
 
 
 def is_recording() -> bool:

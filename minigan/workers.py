@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -37,34 +38,53 @@ class _Pool:
         self.count = _count(os.environ.get("MINIGAN_THREADS"))
         self.jobs: SimpleQueue = SimpleQueue()
         self.helpers = 0
+        self.starting = threading.Lock()
         self.blas: Any = None
-        self.blas_lock = threading.RLock()
-        self.mine = threading.local()  # each thread's buffers, and whether it works on a piece
+        self.blas_lock = threading.Lock()
+        self.mine = threading.local()  # each thread's buffers, and what it is doing
 
     def call(self, work: Callable[[], None], helpers: int) -> None:
         """Have `work` called by this many helpers, when they come to it."""
-        while self.helpers < helpers:
-            threading.Thread(target=self.help, name="minigan", daemon=True).start()
-            self.helpers += 1
+        with self.starting:
+            while self.helpers < helpers:
+                threading.Thread(target=self.help, name="minigan", daemon=True).start()
+                self.helpers += 1
         for _ in range(helpers):
             self.jobs.put(work)
 
     def help(self) -> None:
+        self.mine.limited = True
         while (work := self.jobs.get()) is not None:
             work()
             del work  # it holds the arrays of the operation, and the next may be long in coming
+
+    def lend_a_hand(self) -> None:
+        """Do what waits for a helper, whole calls or pieces of one that another has begun."""
+        try:
+            while True:
+                self.jobs.get_nowait()()
+        except Empty:
+            return
 
     @contextmanager
     def one_blas_thread(self) -> Iterator[None]:
         """For one thread of the user at a time: else the first to leave would lift the limit.
 
-        Entering it takes 10 µs, finding the libraries a millisecond, once.
+        Entering it takes 10 µs, finding the libraries a millisecond, once. Who is inside already,
+        or helps somebody who is, just goes on.
         """
+        if getattr(self.mine, "limited", False):
+            yield
+            return
         with self.blas_lock:
             if self.blas is None:
                 self.blas = ThreadpoolController().select(user_api="blas")
             with self.blas.limit(limits=1):
-                yield
+                self.mine.limited = True
+                try:
+                    yield
+                finally:
+                    self.mine.limited = False
 
 
 def _count(setting: str | None) -> int:
@@ -135,6 +155,79 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         if error is not None:
             raise error
     return results
+
+
+class Postponed:
+    """Functions whose results nobody needs yet: helpers call them when they come to it.
+
+    Give it one after another, and in the end ask for `results`. What the functions hand out, others
+    may take, as of any operation. Without helpers each is called as it is given.
+    """
+
+    def __init__(self, helpers: int) -> None:
+        self.helpers = helpers
+        self.waiting, self.ended = SimpleQueue(), SimpleQueue()
+        self.made: list[Any] = []
+        self.at_work: list[None] = []  # one entry for each thread in `make_one`
+
+    def accepts(self, work: int) -> bool:
+        """Whether so many multiplications are worth it."""
+        return work >= PIECE_WORK
+
+    def __call__(self, function: Callable[[], Any]) -> None:
+        self.waiting.put((len(self.made), function))
+        self.made.append(None)
+        if self.helpers:
+            _pool.call(self.make_one, 1)
+        else:
+            self.make_one()
+
+    def make_one(self) -> None:
+        """Call the function that has waited longest, if one is left."""
+        self.at_work.append(None)
+        try:
+            i, function = self.waiting.get_nowait()
+            try:
+                self.made[i] = function()
+            except BaseException as error:  # raised again by the thread that asks for the results
+                self.ended.put(error)
+            else:
+                self.ended.put(None)
+        except Empty:  # somebody else has made it
+            return
+        finally:
+            self.at_work.pop()
+
+    def results(self) -> list[Any]:
+        """Return what the functions returned, in their order; the first exception is raised."""
+        _pool.lend_a_hand()
+        errors = [self.ended.get() for _ in self.made]
+        made, self.made = self.made, []  # a helper that comes too late finds nothing to hold
+        for error in errors:
+            if error is not None:
+                raise error
+        return made
+
+    def forget(self) -> None:
+        """Drop what nobody has begun with, and wait for the rest."""
+        try:
+            while True:
+                self.waiting.get_nowait()
+        except Empty:
+            while self.at_work:
+                time.sleep(0.001)
+
+
+@contextmanager
+def postponed() -> Iterator[Postponed]:
+    """Yield a `Postponed` for what can wait until the end of the block."""
+    with _pool.one_blas_thread():
+        later = Postponed(0 if _busy() else _pool.count - 1)
+        try:
+            yield later
+        except BaseException:
+            later.forget()
+            raise
 
 
 def _busy() -> bool:

@@ -185,6 +185,7 @@ class Conv2d(Op):
     def forward(self, x, w, bias=None):
         self.save(0, 1)
         g, shape = self.geometry, (len(x), *self.size, w.shape[3])
+        self.work = math.prod(shape[:3]) * w.size
         few = FEWER * w.shape[3] < x.shape[3] and shape[1:3] != (1, 1)
         if few and is_turnable(g, x.shape, shape):  # the columns of y are smaller than those of x
             scattered = scatter_with(self.backend, g, shape[3])
@@ -211,6 +212,7 @@ class ConvTranspose2d(Op):
         self.save(0, 1)
         g = self.geometry
         shape = (len(y), *self.size, w.shape[2] * g.groups)
+        self.work = math.prod(y.shape[:3]) * w.size
         if is_turnable(g, shape, y.shape) and w.shape[3] <= FEWER * w.shape[2]:
             x = self.xp.empty(shape, dtype=y.dtype)
             convolved = convolve_with(self.backend, g, y.shape[3])

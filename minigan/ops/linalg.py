@@ -16,6 +16,7 @@ class Matmul(Op):
         self.save(0, 1)
         stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         y = self.xp.empty((*stack, a.shape[-2], b.shape[-1]), dtype=a.dtype)
+        self.work = y.size * a.shape[-1]
         self.backend.matmul(a, b, out=y)
         return y
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from minigan.autograd import AnomalyError
 from minigan.backend import DeviceError
 from minigan.data import DataError
+from minigan.tensor import AnomalyError
 
 from .checkpoint import CheckpointError
 from .extras import MissingExtraError, import_extra
