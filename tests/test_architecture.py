@@ -25,6 +25,7 @@ FLOORS = [
     ["ops.linalg", "ops.activation", "ops.windows"],
     ["ops.columns", "ops.winograd", "ops.pool", "ops.norm"],
     ["ops.lines"],
+    ["ops.few"],
     ["ops.strips"],
     ["ops.conv"],
     ["ops.resample"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minigan as mg
 from minigan import backend, gemm, workers
 from minigan import functional as F
-from minigan.ops import conv, strips, winograd
+from minigan.ops import conv, few, strips, winograd
 from minigan.ops.windows import Geometry
 
 
@@ -20,6 +20,12 @@ def calls_forgotten():
     gemm._blas_call.cache_clear()
     yield
     gemm._blas_call.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def not_by_rows_of_the_kernel(monkeypatch):
+    """However few pixels an image has; there are tests of their own for those."""
+    monkeypatch.setattr(few, "FEW", 0)
 
 
 @st.composite
@@ -42,13 +48,16 @@ def geometries(draw):
     images=st.integers(0, 4),
     column_bytes=st.sampled_from([64, 1000, 1 << 21]),
     many=st.sampled_from([1, 512]),
+    few_pixels=st.sampled_from([0, 0, 1 << 30]),
     enough=st.sampled_from([1, 1, 1 << 30]),
     biased=st.booleans(),
 )
-def test_strips_give_what_columns_give(case, images, column_bytes, many, enough, biased):
+def test_strips_give_what_columns_give(
+    case, images, column_bytes, many, few_pixels, enough, biased
+):
     """Any stride, padding, dilation and size, in one piece and cut as small as can be.
 
-    With the schemes of `winograd` and without.
+    With the schemes of `winograd` and without, and by the rows of the kernel.
     """
     g, height, width, seed = case
     random = np.random.default_rng(seed)
@@ -59,6 +68,8 @@ def test_strips_give_what_columns_give(case, images, column_bytes, many, enough,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend.CPU, "column_bytes", column_bytes, raising=False)
         patch.setattr(strips, "MANY", many)
+        patch.setattr(few, "FEW", few_pixels)
+        patch.setattr(few, "SHARED_WORK", 8)
         patch.setattr(winograd, "ENOUGH", enough)
         patch.setattr(winograd, "PART", 1)
         patch.setattr(strips, "PIECE_WORK", 8 if many == 1 else strips.PIECE_WORK)
@@ -309,3 +320,57 @@ def test_numpy_s_own_library_is_called():
         pytest.skip(f"this NumPy uses {config['name']}, not the OpenBLAS of its wheels")
     assert gemm._cblas(np.dtype(np.float32)) is not None
     assert gemm._cblas(np.dtype(np.float64)) is not None
+
+
+def test_few_pixels_are_cut_by_the_rows_of_the_kernel(monkeypatch):
+    """No two products read or write the same part of the weight, nor any that sees only padding."""
+    calls, matmul = [], workers.matmul
+
+    def counted(a, b, out):
+        calls.append((a, b, out))
+        matmul(a, b, out)
+
+    monkeypatch.setattr(few, "FEW", 512)
+    monkeypatch.setattr(backend.CPU, "matmul", counted, raising=False)
+    random = np.random.default_rng(0)
+    g, w = Geometry((4, 4), (2, 2), (1, 1)), random.normal(size=(4, 4, 64, 8)).astype(np.float32)
+    for size, rows in ((8, 4), (4, 4), (2, 2)):  # from 2×2 pixels to one, two rows of four are seen
+        x = random.normal(size=(16, size, size, 64)).astype(np.float32)
+        y = np.empty((16, size // 2, size // 2, 8), np.float32)
+        calls.clear()
+        strips.convolve(backend.CPU, x, w, g, y)
+        weights = [b for _, b, _ in calls]
+        strips.scatter(backend.CPU, y, w, g, x.shape)
+        gw = strips.correlate(backend.CPU, x, y, g)
+        written = [out for _, _, out in calls[2 * rows :]]
+        assert len(calls) == 3 * rows
+        assert all(np.shares_memory(b, w) for b in weights)
+        assert all(np.shares_memory(out, gw) for out in written)
+        for some in (weights, written):
+            assert not any(np.shares_memory(a, b) for a in some for b in some if a is not b)
+    calls.clear()
+    x = random.normal(size=(8, 16, 16, 64)).astype(np.float32)
+    strips.convolve(backend.CPU, x, w, g, np.empty((8, 8, 8, 8), np.float32))
+    assert not calls  # 512 pixels are not few
+
+
+@pytest.mark.usefixtures("threads_put_back")
+def test_rows_of_the_kernel_are_shared_out(monkeypatch):
+    """By two threads side by side, if there is enough to do; else by the caller alone."""
+    workers.set_num_threads(2)
+    monkeypatch.setattr(few, "FEW", 512)
+    both, threads, matmul = threading.Barrier(2), set(), workers.matmul
+
+    def meeting(a, b, out):
+        if workers._busy() and len(threads) < 2:
+            threads.add(threading.current_thread())
+            both.wait(30)
+        matmul(a, b, out)
+
+    monkeypatch.setattr(backend.CPU, "matmul", meeting, raising=False)
+    g, w = Geometry((4, 4), (2, 2), (1, 1)), np.ones((4, 4, 256, 256), np.float32)
+    x, y = np.ones((16, 4, 4, 256), np.float32), np.empty((16, 2, 2, 256), np.float32)
+    strips.convolve(backend.CPU, x[:1], w, g, y[:1])
+    assert not threads
+    strips.convolve(backend.CPU, x, w, g, y)
+    assert len(threads) == 2

@@ -6,13 +6,16 @@ side by side themselves, as those of a scheme do (`winograd`), they are just the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigan.backend import Backend
+from minigan.gemm import Part
 from minigan.ops.windows import Geometry, Piece, landing
 from minigan.ops.winograd import PLAIN, Tiling
 
@@ -175,3 +178,66 @@ def side_by_side(lines: Any, count: int, size: int, stride: int, step: int) -> A
         (*lines.shape[:-2], count, size, lines.shape[-1]),
         (*outer, pixel * stride, pixel * step, channel),
     )
+
+
+def trimmed(g: Geometry, w: Any, width: int, across: int) -> tuple[Geometry, Any]:
+    """Leave out the columns of the kernel that see nothing but padding, in every window."""
+    offsets = [j * g.dilation[1] - g.padding[1] for j in range(g.kernel[1])]
+    met = [landing(across, width, g.stride[1], offset)[0] for offset in offsets]
+    seen = [j for j, windows in enumerate(met) if windows.start < windows.stop] or [0]
+    first, last = seen[0], seen[-1]
+    kernel, padding = (g.kernel[0], last + 1 - first), (g.padding[0], -offsets[first])
+    return replace(g, kernel=kernel, padding=padding), w[:, first : last + 1]
+
+
+def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice, int, slice]]:
+    """Yield which strips each row of the kernel meets, for some rows of results.
+
+    It is (row of the kernel, rows of results from the first of `rows` on, phase, strips): strips
+    `stride` lines apart are of one phase, and lie side by side in `cut_strips`.
+    """
+    stride = g.stride[0]
+    first = first_line(g, rows) // stride
+    for i in range(g.kernel[0]):
+        seen, lines = landing(rows.stop, height, stride, i * g.dilation[0] - g.padding[0])
+        skipped = max(0, rows.start - seen.start)
+        start = seen.start + skipped
+        if start < seen.stop:
+            line, phase = divmod(lines.start + skipped * stride, stride)
+            met = slice(line - first, line - first + seen.stop - start)
+            yield i, slice(start - rows.start, seen.stop - rows.start), phase, met
+
+
+def parts(
+    g: Geometry, tiling: Tiling, strips: tuple[int, ...], rows: slice, height: int
+) -> tuple[Part, ...]:
+    """Return what is multiplied in a piece, first what neighbouring results share.
+
+    `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's.
+    """
+    return _parts(g, tiling, *strips[2:4], rows.start, rows.stop, height)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parts(
+    g: Geometry, tiling: Tiling, lines: int, n: int, start: int, stop: int, height: int
+) -> tuple[Part, ...]:
+    per_line = n * tiling.hop * tiling.across // tiling.scheme.results  # rows of a matrix
+    found = []
+    for product in range(len(tiling.scheme.products)):
+        for i, seen, phase, met in meetings(g, slice(start, stop), height):
+            first = (phase * lines + met.start, seen.start)
+            sizes = (*first, seen.stop - seen.start)
+            found.append(Part(product, i, *(size * per_line for size in sizes)))
+    return tuple(found)
+
+
+def matrix(a: Any) -> Any:
+    """Return pixels (..., O) as a matrix (M, O)."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+def stack(weight: Any) -> Any:
+    """Return a weight (KH, KW, C, O) as matrices (KH, KW·C, O)."""
+    kh, kw, c, o = weight.shape
+    return weight.reshape(kh, kw * c, o)

@@ -10,21 +10,28 @@ strip, so nothing is multiplied by its zeros: at 4×4 pixels that is an eighth o
 Along the line neighbouring results are made with fewer products where a scheme of `winograd` fits:
 its taps are then parts of the row of the kernel, KW/2 or KW/3 pixels long, and so are the strips.
 
-It pays where a strip is long enough for a product (`is_long`). Groups are left to `conv`.
+It pays where a strip is long enough for a product (`is_long`). Groups are left to `conv`. Few
+pixels are cut in another way, in `few`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from minigan.backend import Backend
-from minigan.gemm import Part
-from minigan.ops.lines import add_strips, cut_strips, empty_strips, first_line
-from minigan.ops.windows import Geometry, Piece, landing
+from minigan.ops import few
+from minigan.ops.lines import (
+    add_strips,
+    cut_strips,
+    empty_strips,
+    matrix,
+    parts,
+    stack,
+    trimmed,
+)
+from minigan.ops.windows import Geometry, Piece
 from minigan.ops.winograd import PLAIN, Scheme, Tiling, added_up, tiling_for
 from minigan.workers import PIECE_WORK, PIECES, cut
 
@@ -39,6 +46,8 @@ def is_long(g: Geometry, channels: int) -> bool:
 
 def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
     """Write into y (N, OH, OW, O), any view, the convolution of x (N, H, W, C) with the weight."""
+    if few.is_few(y):
+        return few.convolve(backend, x, w, g, y, bias)
     g, w = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)
     scheme = tiling.scheme
@@ -68,6 +77,8 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C, O) of which each number is a sum over pixels of x · y."""
+    if few.is_few(y):
+        return few.correlate(backend, x, y, g)
     w = backend.xp.empty((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
     g, seen_part = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)
@@ -106,6 +117,8 @@ def scatter(
     backend: Backend, y: Any, w: Any, g: Geometry, shape: tuple[int, ...], bias: Any = None
 ) -> Any:
     """Return images of this shape: y's pixels times the weight, added up strip by strip."""
+    if few.is_few(y):
+        return few.scatter(backend, y, w, g, shape, bias)
     x = backend.xp.empty(shape, dtype=y.dtype)
     g, w = trimmed(g, w, shape[2], y.shape[2])
     tiling = tiling_for(g, shape[3], y.shape)
@@ -147,58 +160,6 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
         count = -(-size // limit // PIECES) * PIECES
     images = list(cut(n, count))
     return [(some, rows) for some in images for rows in cut(height, -(-count // max(1, n)))]
-
-
-def trimmed(g: Geometry, w: Any, width: int, across: int) -> tuple[Geometry, Any]:
-    """Leave out the columns of the kernel that see nothing but padding, in every window."""
-    offsets = [j * g.dilation[1] - g.padding[1] for j in range(g.kernel[1])]
-    met = [landing(across, width, g.stride[1], offset)[0] for offset in offsets]
-    seen = [j for j, windows in enumerate(met) if windows.start < windows.stop] or [0]
-    first, last = seen[0], seen[-1]
-    kernel, padding = (g.kernel[0], last + 1 - first), (g.padding[0], -offsets[first])
-    return replace(g, kernel=kernel, padding=padding), w[:, first : last + 1]
-
-
-def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice, int, slice]]:
-    """Yield which strips each row of the kernel meets, for some rows of results.
-
-    It is (row of the kernel, rows of results from the first of `rows` on, phase, strips): strips
-    `stride` lines apart are of one phase, and lie side by side in `cut_strips`.
-    """
-    stride = g.stride[0]
-    first = first_line(g, rows) // stride
-    for i in range(g.kernel[0]):
-        seen, lines = landing(rows.stop, height, stride, i * g.dilation[0] - g.padding[0])
-        skipped = max(0, rows.start - seen.start)
-        start = seen.start + skipped
-        if start < seen.stop:
-            line, phase = divmod(lines.start + skipped * stride, stride)
-            met = slice(line - first, line - first + seen.stop - start)
-            yield i, slice(start - rows.start, seen.stop - rows.start), phase, met
-
-
-def parts(
-    g: Geometry, tiling: Tiling, strips: tuple[int, ...], rows: slice, height: int
-) -> tuple[Part, ...]:
-    """Return what is multiplied in a piece, first what neighbouring results share.
-
-    `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's.
-    """
-    return _parts(g, tiling, *strips[2:4], rows.start, rows.stop, height)
-
-
-@functools.lru_cache(maxsize=1024)
-def _parts(
-    g: Geometry, tiling: Tiling, lines: int, n: int, start: int, stop: int, height: int
-) -> tuple[Part, ...]:
-    per_line = n * tiling.hop * tiling.across // tiling.scheme.results  # rows of a matrix
-    found = []
-    for product in range(len(tiling.scheme.products)):
-        for i, seen, phase, met in meetings(g, slice(start, stop), height):
-            first = (phase * lines + met.start, seen.start)
-            sizes = (*first, seen.stop - seen.start)
-            found.append(Part(product, i, *(size * per_line for size in sizes)))
-    return tuple(found)
 
 
 def strip_matrices(backend: Backend, strips: Any, scheme: Scheme) -> list:
@@ -279,14 +240,3 @@ def sums_of_taps(backend: Backend, w: Any, scheme: Scheme) -> list:
     taps = in_taps(w, scheme)
     sums = [added_up(backend.xp, product.taps, taps) for product in scheme.products]
     return [backend.matrix(stack(total)) for total in sums]
-
-
-def matrix(a: Any) -> Any:
-    """Return pixels (..., O) as a matrix (M, O)."""
-    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-
-
-def stack(weight: Any) -> Any:
-    """Return a weight (KH, KW, C, O) as matrices (KH, KW·C, O)."""
-    kh, kw, c, o = weight.shape
-    return weight.reshape(kh, kw * c, o)

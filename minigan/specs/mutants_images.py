@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, lines, norm, pool, reduction, shape, strips, windows
+from minigan.ops import conv, few, lines, norm, pool, reduction, shape, strips, windows
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -37,8 +37,8 @@ def exchanged(what: str) -> Rule:
 
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
-right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, strips.parts
-right_phases, right_trimmed, right_matrices = lines.by_phase, strips.trimmed, strips.matrices
+right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, lines.parts
+right_phases, right_trimmed, right_matrices = lines.by_phase, lines.trimmed, strips.matrices
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -187,6 +187,9 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
     "strips: neighbouring results exchanged": helper(strips, "matrices", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
+    "few pixels: last row of the kernel left out": helper(few, "parts", parts_but_some),
+    "few pixels: rows of the kernel exchanged": helper(few, "parts", parts_exchanged),
+    "few pixels: a pixel further on": helper(few, "trimmed", trimmed_by_one),
 }
 
 
