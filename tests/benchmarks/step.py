@@ -75,12 +75,16 @@ def compare(workload: str, sizes: Sizes, rounds: int, threads: int) -> None:
 
 
 def profile(step: Callable[[], object], rounds: int) -> None:
-    """Time every op's forward and fused backward, and say what share each kind has."""
-    from minigan import optim
+    """Time every op's forward and fused backward, and say what share each kind has.
+
+    One after another: gradients of weights, which helpers make beside other ops, do not wait here.
+    """
+    from minigan import optim, workers
     from minigan.autograd import Op
 
     spent: Counter[str] = Counter()
     before_call, before_step = Op.__call__, optim.Optimizer.step
+    accepts = workers.Postponed.accepts
     depth = 0
 
     def call(op: Op, *inputs):
@@ -103,6 +107,7 @@ def profile(step: Callable[[], object], rounds: int) -> None:
         step()
     plain = statistics.median(timed(step) for _ in range(rounds))
     Op.__call__, optim.Optimizer.step = call, optimise
+    workers.Postponed.accepts = lambda later, work: False
     fused = {}
     for op_class in all_ops(Op):
         if "fused_backward" in vars(op_class):
@@ -120,9 +125,10 @@ def profile(step: Callable[[], object], rounds: int) -> None:
         total = sum(timed(step) for _ in range(rounds)) / 1e3
     finally:
         Op.__call__, optim.Optimizer.step = before_call, before_step
+        workers.Postponed.accepts = accepts
         for op_class, function in fused.items():
             op_class.fused_backward = function
-    print(f"a step takes {plain:.1f} ms (median of {rounds}); shares, timed op by op:")
+    print(f"a step takes {plain:.1f} ms (median of {rounds}); shares, with one op at a time:")
     kinds: Counter[str] = Counter()
     for name, seconds in spent.items():
         kind = next((kind for kind, names in KINDS.items() if name in names), "element-wise")
