@@ -116,24 +116,26 @@ def test_an_exception_is_raised_with_the_results(count):
 
 def test_after_an_error_in_the_block_nothing_goes_on():
     workers.set_num_threads(2)
-    begun, go_on, ended = threading.Event(), threading.Event(), []
-    threading.Timer(0.2, go_on.set).start()
+    helpers = max(1, workers._pool.helpers)  # earlier tests may have started more than one
+    begun, go_on, ended = threading.Barrier(helpers + 1), threading.Event(), []
 
     def slow():
-        begun.set()
+        begun.wait(PATIENCE)
         assert go_on.wait(PATIENCE)
         ended.append("slow")
 
     def block():
         with workers.postponed() as later:
-            later(slow)
+            for _ in range(helpers):
+                later(slow)
+            begun.wait(PATIENCE)  # now no helper is free
             later(lambda: ended.append("never"))
-            assert begun.wait(PATIENCE)
+            threading.Timer(0.2, go_on.set).start()
             raise ValueError("in the block")
 
     with pytest.raises(ValueError, match="in the block"):
         block()
-    assert ended == ["slow"]  # what had begun was waited for
+    assert ended == ["slow"] * helpers  # what had begun was waited for
     assert workers.each(abs, [-1, -2]) == [1, 2]
 
 
