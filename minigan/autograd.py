@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from minigan import backend as backends
-from minigan.tensor import Tensor, Version, check_finite, lift, mode, switched
+from minigan.tensor import Tensor, Version, check_finite, cotangent_of, mode, switched
 
 OUT = -1  # for Op.save: the op's own output
 
@@ -45,7 +45,7 @@ class Op:
 
     view = False  # whether the output may share memory with input 0
     changes_dtype = False
-    work = 0  # multiplications for a gradient, if backward makes each by itself, in its own memory
+    work = 0  # multiplications for a gradient, if backward makes each by itself, as a new array
     order: int  # position in time: a node is younger than all of its parents
 
     _clock = itertools.count()
@@ -242,7 +242,15 @@ def _walk(
     def send(edge: Op | Tensor, gradient: Tensor) -> None:
         sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph)
 
-    with switched("recording", create_graph), roots[0][1].backend.postponed() as later:
+    late_sums: dict[int, _Sum] = {}  # apart, so that the order does not depend on when they come
+
+    def receive(late: list[list[tuple[Op | Tensor, Tensor]]]) -> None:
+        for leaf, gradient in itertools.chain(*late):
+            gathered = late_sums.setdefault(id(leaf), _Sum(leaf))
+            gathered.add(gradient, recording=False)
+            gathered.owned = True  # as an op with `work` promises
+
+    with roots[0][1].backend.postponed() as later, switched("recording", create_graph):
         for edge, gradient in roots:
             send(edge, gradient)
         while ops:
@@ -260,12 +268,13 @@ def _walk(
                     send(parent, gradient)
             if any(late):
                 later(partial(_gradients_of_leaves, op, gy, late, retain_graph))
+                receive(later.take())
             elif any(now) and not retain_graph:
                 op.free()
-        for pairs in later.results():
-            for leaf, gradient in pairs:
-                send(leaf, gradient)
-                sums[id(leaf)].owned = True
+        receive(later.rest())
+        for gathered in late_sums.values():
+            send(gathered.edge, gathered.value)
+            sums[id(gathered.edge)].owned = True
     return results | sums
 
 
@@ -335,7 +344,7 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
         ValueError: a cotangent of another shape, or none for an output that is no scalar.
     """
     root = _root_of(output, "backward")
-    seed = _cotangent(output, gradient, "backward")
+    seed = cotangent_of(output, gradient, "backward")
     for gathered in _walk([(root, seed)], None, False, retain_graph).values():
         leaf = gathered.edge
         if leaf.grad is None:
@@ -375,7 +384,7 @@ def grad(
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: {len(outputs)} outputs but {len(grad_outputs)} grad_outputs")
     roots = [
-        (_root_of(output, "grad"), _cotangent(output, cotangent, "grad"))
+        (_root_of(output, "grad"), cotangent_of(output, cotangent, "grad"))
         for output, cotangent in zip(outputs, grad_outputs, strict=True)
     ]
     for i, tensor in enumerate(inputs):
@@ -406,25 +415,6 @@ def _root_of(output: Tensor, who: str) -> Op | Tensor:
             "gradient (was it computed under no_grad, or from detached tensors?)"
         )
     return output._op or output
-
-
-def _cotangent(output: Tensor, gradient: Any, who: str) -> Tensor:
-    if gradient is None:
-        if output.size != 1:
-            raise ValueError(
-                f"{who}: the output has shape {output.shape}; only a scalar has a gradient of "
-                "its own: pass a cotangent of that shape, or reduce it with .sum() or .mean()"
-            )
-        return Tensor._wrap(output.backend.xp.ones_like(output.data), output.backend)
-    gradient = lift(gradient, output)[0]
-    if gradient.shape != output.shape:
-        raise ValueError(f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}")
-    if gradient.dtype != output.dtype or gradient.backend is not output.backend:
-        raise TypeError(
-            f"{who}: the cotangent is {gradient.dtype} on {gradient.device}, the output "
-            f"{output.dtype} on {output.device}: convert it with .astype(dtype) or .to(device)"
-        )
-    return gradient
 
 
 Tensor.backward = backward

@@ -357,3 +357,23 @@ def _constant(value: Any, like: Tensor | None) -> Tensor:
     if is_number:
         return Tensor(value, dtype=like.dtype, device=like.device)
     return Tensor(value, dtype=value.dtype if value.dtype.kind == "f" else like.dtype)
+
+
+def cotangent_of(output: Tensor, gradient: Any, who: str) -> Tensor:
+    """Return `gradient` as a tensor like `output`, 1 for None; an error in the name of `who`."""
+    if gradient is None:
+        if output.size != 1:
+            raise ValueError(
+                f"{who}: the output has shape {output.shape}; only a scalar has a gradient of "
+                "its own: pass a cotangent of that shape, or reduce it with .sum() or .mean()"
+            )
+        return Tensor._wrap(output.backend.xp.ones_like(output.data), output.backend)
+    gradient = lift(gradient, output)[0]
+    if gradient.shape != output.shape:
+        raise ValueError(f"{who}: cotangent {gradient.shape} for an output of shape {output.shape}")
+    if gradient.dtype != output.dtype or gradient.backend is not output.backend:
+        raise TypeError(
+            f"{who}: the cotangent is {gradient.dtype} on {gradient.device}, the output "
+            f"{output.dtype} on {output.device}: convert it with .astype(dtype) or .to(device)"
+        )
+    return gradient

@@ -15,6 +15,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -43,20 +44,30 @@ class _Pool:
         self.blas_lock = threading.Lock()
         self.mine = threading.local()  # each thread's buffers, and what it is doing
 
-    def call(self, work: Callable[[], None], helpers: int) -> None:
-        """Have `work` called by this many helpers, when they come to it."""
+    def call(self, work: Callable[[], None], helpers: int, times: int | None = None) -> None:
+        """Have `work` called by this many helpers, or any `times` of them, when they come to it."""
         with self.starting:
             while self.helpers < helpers:
                 threading.Thread(target=self.help, name="minigan", daemon=True).start()
                 self.helpers += 1
-        for _ in range(helpers):
+        for _ in range(helpers if times is None else times):
             self.jobs.put(work)
 
     def help(self) -> None:
         self.mine.limited = True
         while (work := self.jobs.get()) is not None:
+            if self.is_one_too_many():
+                self.jobs.put(work)
+                return
             work()
             del work  # it holds the arrays of the operation, and the next may be long in coming
+
+    def is_one_too_many(self) -> bool:
+        """Whether fewer helpers are wanted than there are; this one does not count then."""
+        with self.starting:
+            surplus = self.helpers > max(1, self.count - 1)
+            self.helpers -= surplus
+        return surplus
 
     def lend_a_hand(self) -> None:
         """Do what waits for a helper, whole calls or pieces of one that another has begun."""
@@ -71,7 +82,8 @@ class _Pool:
         """For one thread of the user at a time: else the first to leave would lift the limit.
 
         Entering it takes 10 µs, finding the libraries a millisecond, once. Who is inside already,
-        or helps somebody who is, just goes on.
+        or helps somebody who is, just goes on. `backward` stays until its end: another thread's
+        operations wait for it.
         """
         if getattr(self.mine, "limited", False):
             yield
@@ -80,8 +92,8 @@ class _Pool:
             if self.blas is None:
                 self.blas = ThreadpoolController().select(user_api="blas")
             with self.blas.limit(limits=1):
-                self.mine.limited = True
                 try:
+                    self.mine.limited = True
                     yield
                 finally:
                     self.mine.limited = False
@@ -157,59 +169,86 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     return results
 
 
+class _Call:
+    """A function that waits, and then what it returned or raised."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function, self.result, self.error, self.ended = function, None, None, False
+
+    def make(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # raised again by the thread that takes the result
+            self.error = error
+        del self.function
+        self.ended = True
+
+
 class Postponed:
     """Functions whose results nobody needs yet: helpers call them when they come to it.
 
-    Give it one after another, and in the end ask for `results`. What the functions hand out, others
-    may take, as of any operation. Without helpers each is called as it is given.
+    Give it one after another, `take` what is ready, and in the end the `rest`. What the functions
+    hand out, others may take, as of any operation. Without helpers each is called as it is given.
     """
 
     def __init__(self, helpers: int) -> None:
         self.helpers = helpers
+        self.calls: deque[_Call] = deque()  # in order, until their results are taken
         self.waiting, self.ended = SimpleQueue(), SimpleQueue()
-        self.made: list[Any] = []
-        self.at_work: list[None] = []  # one entry for each thread in `make_one`
+        self.at_work: list[None] = []  # an entry for each thread in `make_one`: append is atomic
 
     def accepts(self, work: int) -> bool:
         """Whether so many multiplications are worth it."""
         return work >= PIECE_WORK
 
     def __call__(self, function: Callable[[], Any]) -> None:
-        self.waiting.put((len(self.made), function))
-        self.made.append(None)
+        self.calls.append(_Call(function))
         if self.helpers:
-            _pool.call(self.make_one, 1)
+            self.waiting.put(self.calls[-1])
+            _pool.call(self.make_one, self.helpers, times=1)
         else:
-            self.make_one()
+            self.calls[-1].make()
 
     def make_one(self) -> None:
         """Call the function that has waited longest, if one is left."""
         self.at_work.append(None)
         try:
-            i, function = self.waiting.get_nowait()
-            try:
-                self.made[i] = function()
-            except BaseException as error:  # raised again by the thread that asks for the results
-                self.ended.put(error)
-            else:
-                self.ended.put(None)
+            self.waiting.get_nowait().make()
+            self.ended.put(None)
         except Empty:  # somebody else has made it
             return
         finally:
             self.at_work.pop()
 
-    def results(self) -> list[Any]:
-        """Return what the functions returned, in their order; the first exception is raised."""
-        _pool.lend_a_hand()
-        errors = [self.ended.get() for _ in self.made]
-        made, self.made = self.made, []  # a helper that comes too late finds nothing to hold
-        for error in errors:
-            if error is not None:
-                raise error
-        return made
+    def take(self) -> list[Any]:
+        """Return results in the order of the calls, up to the first that is not there yet.
+
+        The first exception is raised.
+        """
+        found = []
+        while self.calls and self.calls[0].ended:
+            call = self.calls.popleft()
+            if call.error is not None:
+                try:
+                    raise call.error
+                finally:
+                    del call  # the exception knows this frame: a cycle, else
+            found.append(call.result)
+        return found
+
+    def rest(self) -> list[Any]:
+        """Return all results that were not taken before, as `take`."""
+        if self.helpers:
+            _pool.lend_a_hand()
+        found = self.take()
+        while self.calls:
+            self.ended.get()
+            found += self.take()
+        return found
 
     def forget(self) -> None:
         """Drop what nobody has begun with, and wait for the rest."""
+        self.calls.clear()
         try:
             while True:
                 self.waiting.get_nowait()

@@ -1,6 +1,7 @@
 """Gradients of leaves, which wait for the end of the walk: made by other threads, and right."""
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_results_come_in_the_order_of_the_calls():
     with workers.postponed() as later:
         for i in range(6):
             later(lambda i=i: first_last(i))
-        assert later.results() == [0, 1, 4, 9, 16, 25]
+        assert later.rest() == [0, 1, 4, 9, 16, 25]
 
 
 def test_a_helper_begins_before_anybody_asks():
@@ -51,7 +52,7 @@ def test_a_helper_begins_before_anybody_asks():
     with workers.postponed() as later:
         later(begun.set)
         assert begun.wait(PATIENCE)
-        later.results()
+        later.rest()
 
 
 def test_whoever_asks_works_too():
@@ -60,7 +61,7 @@ def test_whoever_asks_works_too():
     with workers.postponed() as later:
         for _ in range(2):
             later(lambda: both.wait(PATIENCE))
-        assert set(later.results()) == {0, 1}
+        assert set(later.rest()) == {0, 1}
 
 
 def test_pieces_of_the_last_call_are_shared():
@@ -77,7 +78,7 @@ def test_pieces_of_the_last_call_are_shared():
     with workers.postponed() as later:
         later(last)
         assert handed_out.wait(PATIENCE)  # now nothing waits any more but the second piece
-        assert set(later.results()[0]) == {0, 1}
+        assert set(later.rest()[0]) == {0, 1}
 
 
 @pytest.mark.parametrize("inside_a_piece", [False, True])
@@ -89,7 +90,7 @@ def test_without_helpers_a_call_is_made_at_once(inside_a_piece):
         with workers.postponed() as later:
             later(lambda: seen.append(threading.current_thread()))
             assert seen == [threading.current_thread()]
-            later.results()
+            later.rest()
 
     workers.each(block, range(2))
 
@@ -109,7 +110,7 @@ def test_an_exception_is_raised_with_the_results(count):
             for i in range(5):
                 later(lambda i=i: call(i))
             with pytest.raises(ValueError, match="call 1"):
-                later.results()
+                later.rest()
         assert sorted(made) == [0, 2, 4]
         made.clear()
 
@@ -150,11 +151,66 @@ def test_blas_has_one_thread_meanwhile_and_then_its_own_again():
         workers.set_num_threads(threads)
         with workers.postponed() as later:
             later(count)
-            assert set(later.results()[0]) <= {1}
+            assert set(later.rest()[0]) <= {1}
             assert set(count()) <= {1}
             workers.blocks(lambda a: a, np.ones(3))  # leaves again, and does not lift the limit
             assert set(count()) <= {1}
         assert count() == before
+
+
+def test_as_many_helpers_as_threads_are_asked_for():
+    """All that may help do, and after the number was lowered no more than that."""
+    for count in (4, 2):
+        workers.set_num_threads(count)
+        together, highest, lock = [], [0], threading.Lock()
+        meeting = threading.Barrier(count - 1)
+
+        def work(together=together, highest=highest, lock=lock, meeting=meeting):
+            with lock:
+                together.append(None)
+                highest[0] = max(highest[0], len(together))
+            meeting.wait(PATIENCE)
+            with lock:
+                together.pop()
+
+        with workers.postponed() as later:
+            for _ in range(count - 1):
+                later(work)
+            while later.calls and not later.calls[-1].ended:
+                later.ended.get(timeout=PATIENCE)
+            later.rest()
+        assert highest == [count - 1]
+
+
+def test_results_are_taken_as_they_come():
+    workers.set_num_threads(2)
+    with workers.postponed() as later:
+        go_on = threading.Event()
+        later(lambda: "first")
+        later(lambda: go_on.wait(PATIENCE) and "second")
+        found = []
+        while not found:
+            found = later.take()
+        assert found == ["first"]
+        assert later.take() == []
+        go_on.set()
+        assert later.rest() == ["second"]
+
+
+def test_inside_a_piece_nothing_else_is_begun():
+    workers.set_num_threads(2)
+    open_pieces, depths = threading.local(), []
+
+    def piece(_):
+        open_pieces.count = getattr(open_pieces, "count", 0) + 1
+        with workers.postponed() as later:
+            later(lambda: None)
+            later.rest()
+        depths.append((open_pieces.count, workers._busy()))
+        open_pieces.count -= 1
+
+    workers.each(piece, range(8))
+    assert depths == [(1, True)] * 8
 
 
 # ---- in backward
@@ -293,3 +349,37 @@ def test_an_anomaly_is_found_in_the_name_of_the_op():
     quiet, found = np.errstate(all="ignore"), pytest.raises(mg.AnomalyError, match="conv2d back")
     with quiet, mg.detect_anomaly(), found:
         y.backward(seed)
+
+
+@pytest.mark.usefixtures("everything_waits")
+def test_a_leaf_used_often_has_one_gradient_at_a_time():
+    """With one thread: each is added to the sum before the next is made."""
+    workers.set_num_threads(1)
+    w, x = mg.Tensor(numbers(256, 256) / 16, requires_grad=True), mg.Tensor(numbers(4, 256))
+    for _ in range(40):
+        x = (x @ w).tanh()
+    loss = x.sum()
+    tracemalloc.start()
+    loss.backward()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * w.data.nbytes
+
+
+@pytest.mark.usefixtures("everything_waits")
+def test_without_helpers_an_error_is_raised_at_once(monkeypatch):
+    workers.set_num_threads(1)
+    begun = []
+
+    def wrong(self, x, y):
+        begun.append(None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConvWeight, "forward", wrong)
+    w, x = mg.Tensor(numbers(3, 3, 2, 2), requires_grad=True), mg.Tensor(numbers(1, 6, 6, 2))
+    for _ in range(5):
+        x = F.conv2d(x, w, padding=1)
+    loss = x.sum()
+    with pytest.raises(KeyboardInterrupt):
+        loss.backward()
+    assert len(begun) == 1

@@ -46,7 +46,7 @@ def is_long(g: Geometry, channels: int) -> bool:
 
 def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
     """Write into y (N, OH, OW, O), any view, the convolution of x (N, H, W, C) with the weight."""
-    if few.is_few(y):
+    if few.is_few(y, g):
         return few.convolve(backend, x, w, g, y, bias)
     g, w = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)
@@ -77,7 +77,7 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C, O) of which each number is a sum over pixels of x · y."""
-    if few.is_few(y):
+    if few.is_few(y, g):
         return few.correlate(backend, x, y, g)
     w = backend.xp.empty((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
     g, seen_part = trimmed(g, w, x.shape[2], y.shape[2])
@@ -117,7 +117,7 @@ def scatter(
     backend: Backend, y: Any, w: Any, g: Geometry, shape: tuple[int, ...], bias: Any = None
 ) -> Any:
     """Return images of this shape: y's pixels times the weight, added up strip by strip."""
-    if few.is_few(y):
+    if few.is_few(y, g):
         return few.scatter(backend, y, w, g, shape, bias)
     x = backend.xp.empty(shape, dtype=y.dtype)
     g, w = trimmed(g, w, shape[2], y.shape[2])

@@ -17,7 +17,7 @@ Make = Callable[[Watch], Any]  # the watch in, the wrong function out
 
 right_add, right_take = _Sum.add, _Sum.take
 right_gradients, right_ancestors = autograd._gradients_of, autograd._ancestors
-right_saved, right_cotangent = Op.saved, autograd._cotangent
+right_saved, right_cotangent = Op.saved, autograd.cotangent_of
 right_backward = autograd.backward
 
 # Gathering
@@ -302,8 +302,8 @@ WRONG_ENGINES: dict[str, tuple[Any, str, Make]] = {
     "saved arrays detached": (Op, "saved", all_saved_detached),
     "saved outputs detached": (Op, "saved", outputs_detached),
     "stale saved arrays read": (Op, "saved", stale_unnoticed),
-    "cotangent of ones": (autograd, "_cotangent", ones_for_cotangent),
-    "cotangent detached": (autograd, "_cotangent", cotangent_detached),
+    "cotangent of ones": (autograd, "cotangent_of", ones_for_cotangent),
+    "cotangent detached": (autograd, "cotangent_of", cotangent_detached),
     ".grad overwritten": (Tensor, "backward", grad_overwritten),
     "graph freed although kept": (Tensor, "backward", always_freed),
 }
