@@ -228,11 +228,12 @@ class Postponed:
         found = []
         while self.calls and self.calls[0].ended:
             call = self.calls.popleft()
-            if call.error is not None:
+            error, call.error = call.error, None  # which knows the frame that knows the call
+            if error is not None:
                 try:
-                    raise call.error
+                    raise error
                 finally:
-                    del call  # the exception knows this frame: a cycle, else
+                    del error  # and this frame: a cycle, else
             found.append(call.result)
         return found
 
