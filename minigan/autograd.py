@@ -41,11 +41,15 @@ class Op:
 
     A subclass may also give `fused_backward(gy_array) -> array or tuple`, a quicker way to the
     numbers of `backward`. It runs when the gradient itself is not being recorded.
+
+    And it may set `work` in forward: how many multiplications a gradient takes. That is a promise
+    that backward makes each by itself, as `needs` says, and as a new array. Gradients of leaves are
+    then left to other threads, if they are worth it, and handed over without a copy.
     """
 
     view = False  # whether the output may share memory with input 0
     changes_dtype = False
-    work = 0  # multiplications for a gradient, if backward makes each by itself, as a new array
+    work = 0
     order: int  # position in time: a node is younger than all of its parents
 
     _clock = itertools.count()
@@ -246,9 +250,7 @@ def _walk(
 
     def receive(late: list[list[tuple[Op | Tensor, Tensor]]]) -> None:
         for leaf, gradient in itertools.chain(*late):
-            gathered = late_sums.setdefault(id(leaf), _Sum(leaf))
-            gathered.add(gradient, recording=False)
-            gathered.owned = True  # as an op with `work` promises
+            late_sums.setdefault(id(leaf), _Sum(leaf)).add(gradient, recording=False)
 
     with roots[0][1].backend.postponed() as later, switched("recording", create_graph):
         for edge, gradient in roots:
@@ -274,7 +276,7 @@ def _walk(
         receive(later.rest())
         for gathered in late_sums.values():
             send(gathered.edge, gathered.value)
-            sums[id(gathered.edge)].owned = True
+            sums[id(gathered.edge)].owned = True  # as an op with `work` promises
     return results | sums
 
 

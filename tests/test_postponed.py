@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import tracemalloc
 import weakref
 
@@ -160,28 +161,41 @@ def test_blas_has_one_thread_meanwhile_and_then_its_own_again():
         assert count() == before
 
 
+def wait_for_helpers(later):
+    """Until all calls are made, without making one."""
+    while not later.calls[-1].ended:
+        later.ended.get(timeout=PATIENCE)
+
+
 def test_as_many_helpers_as_threads_are_asked_for():
-    """All that may help do, and after the number was lowered no more than that."""
+    workers.set_num_threads(4)
+    together = threading.Barrier(3)
+    with workers.postponed() as later:
+        for _ in range(3):
+            later(lambda: together.wait(PATIENCE))
+        wait_for_helpers(later)
+        assert set(later.rest()) == {0, 1, 2}
+
+
+def test_no_more_helpers_than_threads_are_asked_for():
+    """Though there are more, from before."""
     for count in (4, 2):
         workers.set_num_threads(count)
-        together, highest, lock = [], [0], threading.Lock()
-        meeting = threading.Barrier(count - 1)
+        workers.each(lambda _: time.sleep(0.01), range(8))
+    at_once, working = [], []
 
-        def work(together=together, highest=highest, lock=lock, meeting=meeting):
-            with lock:
-                together.append(None)
-                highest[0] = max(highest[0], len(together))
-            meeting.wait(PATIENCE)
-            with lock:
-                together.pop()
+    def work():
+        working.append(None)
+        time.sleep(0.1)
+        at_once.append(len(working))
+        working.pop()
 
-        with workers.postponed() as later:
-            for _ in range(count - 1):
-                later(work)
-            while later.calls and not later.calls[-1].ended:
-                later.ended.get(timeout=PATIENCE)
-            later.rest()
-        assert highest == [count - 1]
+    with workers.postponed() as later:
+        for _ in range(4):
+            later(work)
+        wait_for_helpers(later)
+        later.rest()
+    assert at_once == [1] * 4
 
 
 def test_results_are_taken_as_they_come():
@@ -277,18 +291,27 @@ def test_a_helper_makes_the_gradient_of_a_weight(monkeypatch):
 
 @pytest.mark.usefixtures("everything_waits")
 @pytest.mark.parametrize("count", [1, 2])
-def test_gradients_that_nobody_else_holds(count):
+@pytest.mark.parametrize("outputs", [1, 8])  # of few, the kernel is turned, and its gradient
+def test_gradients_that_nobody_else_holds(count, outputs, monkeypatch):
     """A `.grad` is an array of its own, in order, and a second backward adds to it."""
     workers.set_num_threads(count)
     x, w, v = (
         mg.Tensor(numbers(*shape), requires_grad=True)
-        for shape in ((5, 7, 7, 8), (3, 3, 8, 1), (1, 6))
+        for shape in ((5, 7, 7, 8), (3, 3, 8, outputs), (outputs, 6))
+    )
+
+    made, forward = [], ConvWeight.forward
+    monkeypatch.setattr(
+        ConvWeight, "forward", lambda *args: made.append(forward(*args)) or made[-1]
     )
 
     def loss():
         return (F.conv2d(x, w, padding=1) @ v).sum()
 
     loss().backward()
+    assert (
+        np.shares_memory(w.grad, made[0]) == made[0].flags.c_contiguous
+    )  # else it is put in order
     once = [t.grad.copy() for t in (x, w, v)]
     assert all(t.grad.flags.c_contiguous for t in (x, w, v))
     loss().backward()
@@ -338,15 +361,18 @@ def test_an_error_of_a_late_gradient_is_told(count):
     assert w.grad is not None
 
 
-@pytest.mark.usefixtures("everything_waits")
-def test_what_is_recorded_does_not_wait():
-    """The gradient of a gradient, which must be part of the graph."""
-    workers.set_num_threads(2)
-    x, w = (mg.Tensor(numbers(*s), requires_grad=True) for s in ((2, 5, 5, 3), (3, 3, 3, 2)))
-    (gw,) = mg.grad((F.conv2d(x, w) ** 2).sum(), [w], create_graph=True)
-    assert gw.requires_grad
-    (gx,) = mg.grad((gw * gw).sum(), [x])
-    assert np.abs(gx.numpy()).max() > 0
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_recorded_does_not_wait(count, monkeypatch):
+    """The gradient of a gradient, which has to know both uses of the weight."""
+    workers.set_num_threads(count)
+    found = []
+    for least in (1 << 40, 1):  # nothing would wait; everything would
+        monkeypatch.setattr(workers.Postponed, "accepts", lambda later, work, n=least: work >= n)
+        x, w = (mg.Tensor(numbers(*s), requires_grad=True) for s in ((2, 5, 5, 3), (3, 3, 3, 3)))
+        (gw,) = mg.grad(two_uses(x, w), [w], create_graph=True)
+        found.append(mg.grad((gw * gw).sum(), [x, w]))
+    for one, other in zip(*found, strict=True):  # what waits is added in another order
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("everything_waits")
@@ -393,3 +419,10 @@ def test_without_helpers_an_error_is_raised_at_once(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         loss.backward()
     assert len(begun) == 1
+
+
+def test_the_gradient_of_nothing():
+    x = mg.Tensor(numbers(3), requires_grad=True)
+    assert mg.grad([], [x], allow_unused=True) == (None,)
+    with pytest.raises(RuntimeError, match="do not depend on input 0"):
+        mg.grad([], [x])

@@ -16,7 +16,7 @@ from typing import Any
 from minigan.backend import Backend
 from minigan.gemm import Part
 from minigan.ops.lines import add_strips, cut_strips, empty_strips, matrix, parts, stack, trimmed
-from minigan.ops.windows import Geometry
+from minigan.ops.windows import Geometry, Piece
 from minigan.ops.winograd import PLAIN, Tiling
 
 FEW = 512  # pixels of results: with so many, a piece has work enough for the weight that it reads
@@ -24,14 +24,13 @@ SHARED_WORK = 1 << 25  # multiplications: less is over before it is handed out
 
 
 def is_few(y: Any, g: Geometry) -> bool:
-    """Whether results y (N, OH, OW, O) have few pixels, and two threads the same to do."""
+    """Whether results y (N, OH, OW, O) have few pixels, and no row is left over by two threads."""
     return math.prod(y.shape[:3]) < FEW and g.kernel[0] % 2 == 0
 
 
 def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = None) -> None:
     """As `strips.convolve`."""
-    g, w = trimmed(g, w, x.shape[2], y.shape[2])
-    tiling, whole = plainly(g, y)
+    g, w, tiling, whole = in_one_piece(g, w, x.shape[2], y)
     strips = cut_strips(backend, x, g, whole, tiling)
     rows, weight = strips.reshape(-1, g.kernel[1] * x.shape[3]), stack(w)
     sums = backend.scratch("lines", (y.shape[1], len(y), *y.shape[2:]), y.dtype)
@@ -53,8 +52,7 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
 def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """As `strips.correlate`."""
     w = backend.xp.empty((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
-    g, seen = trimmed(g, w, x.shape[2], y.shape[2])
-    tiling, whole = plainly(g, y)
+    g, seen, tiling, whole = in_one_piece(g, w, x.shape[2], y)
     strips = cut_strips(backend, x, g, whole, tiling)
     rows, weight = strips.reshape(-1, g.kernel[1] * x.shape[3]), stack(seen)
     pixels = matrix(lines_first(backend, y))
@@ -76,8 +74,7 @@ def scatter(
     """As `strips.scatter`."""
     x = backend.xp.empty(shape, dtype=y.dtype)
     x[...] = 0 if bias is None else bias
-    g, w = trimmed(g, w, shape[2], y.shape[2])
-    tiling, whole = plainly(g, y)
+    g, w, tiling, whole = in_one_piece(g, w, shape[2], y)
     strips = empty_strips(backend, x, g, whole[1], tiling)
     strips[...] = 0
     rows, weight = strips.reshape(-1, g.kernel[1] * shape[3]), stack(w)
@@ -97,9 +94,11 @@ def scatter(
     return x
 
 
-def plainly(g: Geometry, y: Any) -> tuple[Tiling, tuple[slice, slice]]:
-    """Return how strips lie without a scheme, and all results as one piece."""
-    return Tiling(PLAIN, g.kernel[1], 1, y.shape[2]), (slice(0, len(y)), slice(0, y.shape[1]))
+def in_one_piece(g: Geometry, w: Any, width: int, y: Any) -> tuple[Geometry, Any, Tiling, Piece]:
+    """Return what `trimmed` does, how strips lie without a scheme, and all results as a piece."""
+    g, w = trimmed(g, w, width, y.shape[2])
+    whole = slice(0, len(y)), slice(0, y.shape[1])
+    return g, w, Tiling(PLAIN, g.kernel[1], 1, y.shape[2]), whole
 
 
 def lines_first(backend: Backend, y: Any) -> Any:
