@@ -75,7 +75,7 @@ class Backend:
 
     def postponed(self) -> Any:
         """Return a context with a `workers.Postponed`; only the CPU has workers for it."""
-        return nullcontext(workers.Postponed(helpers=0))
+        return nullcontext(workers.Postponed(helpers=0, accepting=False))
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """out = a @ b."""

@@ -6,15 +6,16 @@ has a handle to it. Where it is not an OpenBLAS, the temporary array it is.
 
 Products come by the dozen (`strips`), all of parts of the same few matrices. All that BLAS is told
 of them but the addresses is the same in every step, and put together once: what Python does between
-two calls, the other threads wait for. (`cblas_sgemm_batch` would be one call, but it makes its
-products at the same time if BLAS has more than one thread, and what two of them add to one place
-gets lost.)
+two calls, the other threads wait for. So those that are added to places of their own are one call
+(`cblas_sgemm_batch`, where it is there). It may make them at the same time, and what two of them
+add to one place would get lost.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ NUMBERS = {
     np.dtype(np.float32): ("s", ctypes.c_float),
     np.dtype(np.float64): ("d", ctypes.c_double),
 }
+SMALL = 1 << 20  # multiplications: for a million OpenBLAS 0.3.31 crashes in `cblas_sgemm_batch`
 FACTORS = {  # the two that are multiplied, in this order, to be added to the third
     "results": ("strips", "weights"),
     "weights": ("strips", "results"),
@@ -73,6 +75,8 @@ def add_products(
         into "results":  R += scales[product] · S @ W
         into "weights":  W += scales[product] · Sᵀ @ R
         into "strips":   S += scales[product] · R @ Wᵀ
+
+    No number that is added to may be in two of the matrices.
     """
     k, n, dtype = strips[0].array.shape[1], results[0].array.shape[1], strips[0].array.dtype
     if not parts or not k or not n:
@@ -101,7 +105,7 @@ def _blas_call(
 
     All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
     """
-    cblas = _cblas(dtype)
+    cblas = _cblas(dtype, "")
     readable = all(s == r == NO_TRANS and w for s, _, w, _, r, _ in orders)
     if cblas is None or not readable:
         return None
@@ -117,12 +121,47 @@ def _blas_call(
             calls.append((TRANS, NO_TRANS, k, n, m, scales[p], far_s, far_r, far_w))
         else:
             return None
-    return functools.partial(_call_each, cblas, calls)
+    batched = _cblas(dtype, "_batch")
+    if batched is None or min(part.rows for part in parts) * k * n <= SMALL:
+        return functools.partial(_call_each, cblas, calls)
+    together: dict[int, list[int]] = {}  # first the first products for each place, and so on
+    before: Counter[tuple] = Counter()
+    for i, part in enumerate(parts):
+        place = part.product, part.weight if into == "weights" else 0
+        together.setdefault(before[place], []).append(i)
+        before[place] += 1
+    groups = [(some, _Batch(dtype, [calls[i] for i in some])) for some in together.values()]
+    return functools.partial(_call_batches, batched, groups)
 
 
 def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
     for (*shape, scale, far_a, far_b, far_out), *at in zip(calls, a, b, out, strict=True):
         cblas(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
+
+
+class _Batch:
+    """Products of which no two are added to the same place, in one call of BLAS."""
+
+    def __init__(self, dtype: np.dtype, calls: list[tuple]) -> None:
+        number, count = NUMBERS[dtype][1], len(calls)
+        kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE)
+        columns = zip(*calls, strict=True)
+        *self.shape, self.far_a, self.far_b, self.far_out = (
+            (kind * count)(*column) for kind, column in zip(kinds, columns, strict=True)
+        )
+        self.ones, self.addresses = (number * count)(*[1.0] * count), WHERE * count
+        self.sizes = SIZE(count), (SIZE * count)(*[1] * count)  # as many groups, of one product
+
+    def call(self, cblas_batch: Callable, a: list, b: list, out: list) -> None:
+        a, b, out = self.addresses(*a), self.addresses(*b), self.addresses(*out)
+        far_a, far_b, far_out = self.far_a, self.far_b, self.far_out
+        factors = (a, far_a, b, far_b, self.ones, out, far_out)
+        cblas_batch(ENUM(ROW_MAJOR), *self.shape, *factors, *self.sizes)
+
+
+def _call_batches(cblas_batch: Callable, groups: list, a: list, b: list, out: list) -> None:
+    for some, batch in groups:
+        batch.call(cblas_batch, [a[i] for i in some], [b[i] for i in some], [out[i] for i in some])
 
 
 def _add_by_numpy(
@@ -150,15 +189,20 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
 
 
 @functools.cache
-def _cblas(dtype: np.dtype) -> Callable | None:
-    """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one."""
+def _cblas(dtype: np.dtype, kind: str) -> Callable | None:
+    """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one.
+
+    Of the `kind` "_batch" that which makes several products; not every OpenBLAS has it.
+    """
     letter, number = NUMBERS[dtype]
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
     for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
-        for name in (f"scipy_cblas_{letter}gemm64_", f"cblas_{letter}gemm64_"):
+        for name in (f"scipy_cblas_{letter}gemm{kind}64_", f"cblas_{letter}gemm{kind}64_"):
             function: Any = getattr(library.dynlib, name, None)
             if function is not None:
-                function.restype, function.argtypes = None, [ENUM] * 3 + [SIZE] * 3
-                function.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
+                function.restype = None
+                if not kind:
+                    function.argtypes = [ENUM] * 3 + [SIZE] * 3
+                    function.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
                 return function
     return None

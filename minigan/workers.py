@@ -191,15 +191,15 @@ class Postponed:
     hand out, others may take, as of any operation. Without helpers each is called as it is given.
     """
 
-    def __init__(self, helpers: int) -> None:
-        self.helpers = helpers
+    def __init__(self, helpers: int, accepting: bool = True) -> None:
+        self.helpers, self.accepting = helpers, accepting
         self.calls: deque[_Call] = deque()  # in order, until their results are taken
         self.waiting, self.ended = SimpleQueue(), SimpleQueue()
         self.at_work: list[None] = []  # an entry for each thread in `make_one`: append is atomic
 
     def accepts(self, work: int) -> bool:
         """Whether so many multiplications are worth it."""
-        return work >= PIECE_WORK
+        return self.accepting and work >= PIECE_WORK
 
     def __call__(self, function: Callable[[], Any]) -> None:
         self.calls.append(_Call(function))

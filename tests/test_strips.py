@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 import minigan as mg
 from minigan import backend, gemm, workers
@@ -120,11 +121,11 @@ def test_the_padding_is_not_multiplied(multiplied):
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "across", "expected"),
-    [(4, 2, 16, 3 / 4), (4, 1, 16, 3 / 4), (4, 1, 15, 4 / 5), (2, 1, 8, 3 / 4), (3, 1, 8, 2 / 3)]
+    [(4, 2, 16, 3 / 4), (4, 1, 16, 9 / 16), (4, 1, 15, 3 / 5), (2, 1, 8, 3 / 4), (3, 1, 8, 2 / 3)]
     + [(6, 2, 8, 2 / 3), (3, 2, 8, 1), (5, 1, 8, 1), (3, 1, 5, 1), (4, 4, 8, 1), (1, 1, 8, 1)],
 )
 def test_a_scheme_multiplies_less(kernel, stride, across, expected, multiplied, monkeypatch):
-    """Three products for four, or four for six; 15 results are made as 16.
+    """Nine products for sixteen, three for four, or four for six; 15 results are made as 16.
 
     Not where the taps are too many or too few, strips do not lie side by side, or results are odd.
     """
@@ -148,27 +149,43 @@ def test_schemes_are_for_many_results():
     assert winograd.tiling_for(g, 64, (15, 8, 8, 256)).scheme is winograd.PLAIN  # few results
     assert winograd.tiling_for(g, 16, (64, 4, 4, 256)).scheme is winograd.PLAIN  # short strips
     assert winograd.tiling_for(g, 64, (64, 4, 3, 256)).scheme is winograd.PLAIN  # a fourth wasted
+    g = Geometry((4, 4), (1, 1), (1, 1))
+    assert winograd.tiling_for(g, 64, (16, 15, 15, 128)).scheme is winograd.FOUR_TAPS
+    assert winograd.tiling_for(g, 64, (8, 15, 15, 128)).scheme is winograd.TWO_TAPS  # fewer results
+    assert winograd.tiling_for(g, 32, (16, 15, 15, 128)).scheme is winograd.TWO_TAPS  # short strips
 
 
-@pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["two taps", "three taps"])
+@pytest.mark.parametrize("images", [8, 64])
+def test_pieces_are_not_three(images):
+    """Of which one of two workers would have two, and the other would wait."""
+    g = Geometry((4, 4), (1, 1), (1, 1))
+    w, y = np.empty((4, 4, 64, 128), "f"), np.empty((images, 15, 15, 128), "f")
+    tiling = winograd.tiling_for(g, 64, y.shape)
+    assert len(strips.strip_pieces(backend.CPU, g, tiling, w, y)) % 2 == 0
+
+
+@pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["four taps", "two taps", "three taps"])
 def test_a_scheme_is_right(scheme):
     """Written out for one group of neighbours, against the filter itself."""
     random = np.random.default_rng(0)
     pixels, taps = random.normal(size=scheme.taps + scheme.results), random.normal(size=scheme.taps)
-    lines = [pixels] + [
-        pixels[: -line.further] + line.sign * pixels[line.further :] for line in scheme.lines
-    ]
+    lines = [pixels]
+    for line in scheme.lines:
+        source = lines[line.of]
+        lines.append(source[: -line.further] + line.sign * source[line.further :])
     found = np.zeros(scheme.results)
     for product in scheme.products:
         strip = lines[product.line][product.place]
         found += product.scale * strip * np.dot(product.taps, taps) * np.array(product.results)
     expected = [np.dot(pixels[i : i + scheme.taps], taps) for i in range(scheme.results)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+    places = {(product.line, product.place) for product in scheme.products}
+    assert len(places) == len(scheme.products)  # in the other direction each is added to its own
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (4, 1), (3, 1)])
 def test_a_scheme_is_as_exact_in_float32(kernel, stride):
-    """The error is hardly larger than that of columns (0.7 to 0.9 of it when this was written)."""
+    """The error is hardly larger than that of columns (0.7 to 0.93 of it when this was written)."""
     random = np.random.default_rng(1)
     g = Geometry((kernel, kernel), (stride, stride), (1, 1))
     x = random.normal(size=(4, 32, 32, 64)).astype(np.float32)
@@ -199,12 +216,13 @@ def test_pixels_that_no_window_sees_get_nothing(monkeypatch):
 
 
 @pytest.mark.usefixtures("threads_put_back")
-def test_a_scheme_leaves_rubbish_in_a_buffer_alone():
+@pytest.mark.parametrize(("channels", "scheme"), [(32, "TWO_TAPS"), (64, "FOUR_TAPS")])
+def test_a_scheme_leaves_rubbish_in_a_buffer_alone(channels, scheme):
     """What an operation before left in the buffers is in no result, not even as NaN · 0."""
     g = Geometry((4, 4), (1, 1), (1, 1))
-    x, w = np.ones((16, 16, 16, 64), np.float32), np.ones((4, 4, 64, 32), np.float32)
+    x, w = np.ones((16, 16, 16, channels), np.float32), np.ones((4, 4, channels, 32), np.float32)
     y = np.ones((16, 15, 15, 32), np.float32)  # made as 16 across
-    assert winograd.tiling_for(g, 64, y.shape).scheme is winograd.TWO_TAPS
+    assert winograd.tiling_for(g, channels, y.shape).scheme is getattr(winograd, scheme)
     workers.set_num_threads(1)
     for name in ("strips", "lines", "shared", "totals"):
         backend.CPU.scratch(name, (1 << 22,), np.dtype(np.float32))[...] = np.nan
@@ -244,7 +262,7 @@ def added(into, strip, weight, result, scale):
 def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
     """Whatever one of the three looks like in memory."""
     if library == "none":  # what NumPy uses is no OpenBLAS
-        monkeypatch.setattr(gemm, "_cblas", lambda dtype: None)
+        monkeypatch.setattr(gemm, "_cblas", lambda dtype, kind: None)
     random = np.random.default_rng(0)
     for m, k, n in ((3, 4, 5), (1, 7, 2), (6, 1, 1), (17, 33, 65), (2, 0, 3), (0, 2, 3), (2, 3, 0)):
         shapes = {"strips": (m + 3, k), "weights": (k, n), "results": (m + 2, n)}
@@ -293,6 +311,55 @@ def test_products_are_added_one_after_the_other(into, dtype):
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-2 if dtype == np.float32 else 1e-9)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("into", KINDS)
+def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
+    """In as few calls as there are products for one place, if the library can; and they are right.
+
+    Several matrices of each kind, of which some are read as they are and some turned.
+    """
+    calls, call = [], gemm._Batch.call
+    monkeypatch.setattr(
+        gemm._Batch, "call", lambda batch, *at: calls.append(len(at[1])) or call(batch, *at)
+    )
+    random = np.random.default_rng(0)
+    m, k, n, count, rows = 150, 96, 80, 3, 2  # of products, and of rows of the kernel
+    turned = into == "results"
+    made = {
+        "strips": [random.normal(size=(m + 9, k)).astype(dtype) for _ in range(count)],
+        "weights": [random.normal(size=(rows, k, n)).astype(dtype) for _ in range(count)],
+        "results": [random.normal(size=(m + 9, n)).astype(dtype) for _ in range(count)],
+    }
+    if turned:
+        made["weights"] = [
+            np.ascontiguousarray(w.swapaxes(1, 2)).swapaxes(1, 2) for w in made["weights"]
+        ]
+    assert m * k * n > gemm.SMALL
+    parts = tuple(gemm.Part(p, i, i + 1, 2 * i, m + p) for p in range(count) for i in range(rows))
+    scales = (1.0, -0.5, 2.0)
+    expected = {kind: [a.copy() for a in arrays] for kind, arrays in made.items()}
+    gemm._add_by_numpy(into, *([gemm.Matrix(a) for a in expected[k]] for k in KINDS), parts, scales)
+    with threadpool_limits(threads):
+        gemm.add_products(into, *([gemm.Matrix(a) for a in made[k]] for k in KINDS), parts, scales)
+    for kind, arrays in made.items():
+        for found, right in zip(arrays, expected[kind], strict=True):
+            np.testing.assert_allclose(
+                found, right, rtol=0, atol=1e-3 if dtype == np.float32 else 1e-11
+            )
+    if gemm._cblas(np.dtype(dtype), "_batch") is not None:
+        assert calls == ([count * rows] if into == "weights" else [count] * rows)
+
+
+def test_small_products_are_not_made_together(monkeypatch):
+    """An OpenBLAS that crashes on them is in many wheels of NumPy."""
+    monkeypatch.setattr(gemm._Batch, "call", lambda *_: pytest.fail("made together"))
+    s, w, r = np.ones((101, 100)), np.ones((2, 100, 100)), np.zeros((101, 100))
+    parts = gemm.Part(0, 0, 0, 0, 101), gemm.Part(0, 1, 0, 0, 100)
+    gemm.add_products("results", *([gemm.Matrix(a)] for a in (s, w, r)), parts, (1.0,))
+    assert (r[:100] == 200).all()
+
+
 def test_a_thread_of_the_user_gets_what_the_main_thread_gets():
     """Nor does it matter how many threads BLAS has there."""
     random = np.random.default_rng(0)
@@ -318,8 +385,8 @@ def test_numpy_s_own_library_is_called():
     config = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     if config["name"] != "scipy-openblas":
         pytest.skip(f"this NumPy uses {config['name']}, not the OpenBLAS of its wheels")
-    assert gemm._cblas(np.dtype(np.float32)) is not None
-    assert gemm._cblas(np.dtype(np.float64)) is not None
+    assert gemm._cblas(np.dtype(np.float32), "") is not None
+    assert gemm._cblas(np.dtype(np.float64), "") is not None
 
 
 def test_few_pixels_are_cut_by_the_rows_of_the_kernel(monkeypatch):

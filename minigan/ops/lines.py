@@ -17,7 +17,7 @@ import numpy as np
 from minigan.backend import Backend
 from minigan.gemm import Part
 from minigan.ops.windows import Geometry, Piece, landing
-from minigan.ops.winograd import PLAIN, Tiling
+from minigan.ops.winograd import PLAIN, Line, Tiling
 
 
 def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tiling) -> Any:
@@ -111,7 +111,7 @@ def cut_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling) -> No
     These are made of all lines (..., W, C) at once, as of one long row of numbers. That is wrong
     where a line ends and meets the start of the next; what belongs there is put there afterwards.
     """
-    own, *others = as_lines(part)  # (..., hop, W', C)
+    own, *others = made = as_lines(part)  # (..., hop, W', C)
     (hop, length, c), width = own.shape[-3:], lines.shape[-2]
     offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
     for first, offset in enumerate(offsets):
@@ -120,16 +120,15 @@ def cut_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling) -> No
         line[..., taken, :] = lines[..., columns, :]
         if taken.stop < length:
             line[..., taken.stop :, :] = 0
-    row = own.reshape(-1)
-    for line, made in zip(others, tiling.scheme.lines, strict=True):
-        ahead, combine = made.further * tiling.pixels, xp.add if made.sign > 0 else xp.subtract
-        combine(row[: -ahead * c], row[ahead * c :], out=line.reshape(-1)[: -ahead * c])
-        end = line[..., length - ahead :, :]
-        end[...] = own[..., length - ahead :, :]
-        for first, offset in enumerate(offsets):
-            taken, columns = landing(ahead, width, 1, length + offset)
-            some = end[..., first, taken, :]
-            combine(some, lines[..., columns, :], out=some)
+    for line, how in zip(others, tiling.scheme.lines, strict=True):
+        source, ahead = made[how.of], how.further * tiling.pixels
+        row = source.reshape(-1)
+        add_or_subtract(xp, how.sign)(
+            row[: -ahead * c], row[ahead * c :], out=line.reshape(-1)[: -ahead * c]
+        )
+        line[..., length - ahead :, :] = source[..., length - ahead :, :]
+        for end, pixels, sign in beyond(line, lines, offsets, how, tiling):
+            add_or_subtract(xp, sign)(end, pixels, out=end)
 
 
 def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_first: bool) -> None:
@@ -137,24 +136,21 @@ def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_fi
 
     The strips are used up.
     """
-    own, *others = as_lines(part)  # (..., hop, W', C)
+    own, *others = made = as_lines(part)  # (..., hop, W', C)
     (hop, length, c), width = own.shape[-3:], lines.shape[-2]
     offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
     if is_first:
         _, columns = landing(length, width, 1, offsets[0])
         lines[..., : columns.start, :] = 0
         lines[..., columns.stop :, :] = 0
-    row = own.reshape(-1)
-    for line, made in zip(others, tiling.scheme.lines, strict=True):
-        own += line
-        ahead, combine = made.further * tiling.pixels, xp.add if made.sign > 0 else xp.subtract
-        end = line[..., length - ahead :, :]
-        for first, offset in enumerate(offsets):
-            taken, further = landing(ahead, width, 1, length + offset)
-            pixels = lines[..., further, :]
-            combine(pixels, end[..., first, taken, :], out=pixels)
-        end[...] = 0  # else it would be added to the start of the next line
-        combine(row[ahead * c :], line.reshape(-1)[: -ahead * c], out=row[ahead * c :])
+    for line, how in reversed(list(zip(others, tiling.scheme.lines, strict=True))):
+        source, ahead = made[how.of], how.further * tiling.pixels
+        source += line
+        for end, pixels, sign in beyond(line, lines, offsets, how, tiling):
+            add_or_subtract(xp, sign)(pixels, end, out=pixels)
+        line[..., length - ahead :, :] = 0  # else it would be added to the start of the next line
+        row = source.reshape(-1)[ahead * c :]
+        add_or_subtract(xp, how.sign)(row, line.reshape(-1)[: -ahead * c], out=row)
     for first, offset in enumerate(offsets):
         given, columns = landing(length, width, 1, offset)
         pixels = lines[..., columns, :]
@@ -162,6 +158,28 @@ def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_fi
             pixels[...] = own[..., first, given, :]
         else:
             pixels += own[..., first, given, :]
+
+
+def beyond(
+    line: Any, lines: Any, offsets: list[int], how: Line, tiling: Tiling
+) -> Iterator[tuple[Any, Any, int]]:
+    """Yield parts of the end of a line (..., hop, W', C) with the pixels beyond it that they add.
+
+    These are pixels of the image's lines (..., W, C), each with its sign.
+    """
+    length, ahead = line.shape[-2], how.further * tiling.pixels
+    for further, sign in tiling.scheme.terms[how.of]:
+        for first, offset in enumerate(offsets):
+            start = length + offset + further * tiling.pixels
+            taken, columns = landing(ahead, lines.shape[-2], 1, start)
+            if taken.start < taken.stop:
+                end = line[..., length - ahead :, :][..., first, taken, :]
+                yield end, lines[..., columns, :], how.sign * sign
+
+
+def add_or_subtract(xp: Any, sign: int) -> Any:
+    """Return the function of `xp` that adds with this sign."""
+    return xp.add if sign > 0 else xp.subtract
 
 
 def as_lines(part: Any) -> Any:

@@ -153,8 +153,10 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
     size = pixels * min(g.stride[0], g.kernel[0]) * strip * y.itemsize
     work = pixels * w.size
     count = max(1, min(PIECES, max(2, pixels // MANY), work // PIECE_WORK))
-    if tiling.scheme is not PLAIN:  # there is more to do for each piece
-        count = min(count, max(2, work // (4 * PIECE_WORK)))
+    if tiling.scheme is not PLAIN:  # more to do for each piece, and products are shorter
+        count = min(count, max(2, work // (tiling.scheme.results**2 * PIECE_WORK)))
+    if count == 3:  # of which one of two workers would have two
+        count = 2
     limit = backend.column_bytes * tiling.scheme.results  # a scheme's products are shorter
     if size > count * limit:
         count = -(-size // limit // PIECES) * PIECES

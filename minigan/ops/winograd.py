@@ -11,6 +11,11 @@ pixel further on, gives them for every pair of results. With three taps it is fo
     m = (p1 + p2)·(k0 + k1 + k2)/2,   n = −(p1 − p2)·(k0 − k1 + k2)/2
     y0 = m + n + (p0 − p2)·k0,        y1 = m − n − (p1 − p3)·k2
 
+Four taps are two of two: let p0, k0, y0 and so on stand for pairs in the scheme of two taps, then
+each of its products is a filter with two taps again. That is nine products for sixteen. The lines
+are the differences of a pixel and the next, of a pixel and the next but one, and the former of the
+latter.
+
 The error of a result is in proportion to the largest of these taps and pixels, not to its own
 terms. That is no loss where they are of one size, as in a network, but a tap of 10⁶ beside one of 1
 leaves few digits to a result that only the small one meets.
@@ -33,10 +38,14 @@ from minigan.ops.windows import Geometry
 
 @dataclass(frozen=True)
 class Line:
-    """A line, and added with a sign what it is some pixels further on."""
+    """A line, and added with a sign what it is some pixels further on.
+
+    It is made of line `of` of the scheme: 0 is the image's own, 1 the first that was made.
+    """
 
     further: int
     sign: int
+    of: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,18 @@ class Scheme:
     def scales(self) -> tuple[float, ...]:
         return tuple(product.scale for product in self.products)
 
+    @functools.cached_property
+    def terms(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each line, the image's own first: which pixels of that it adds, and with which sign.
+
+        A pixel is given by how many further on it is.
+        """
+        terms = [((0, 1),)]
+        for line in self.lines:
+            of = terms[line.of]
+            terms.append(of + tuple((line.further + f, line.sign * sign) for f, sign in of))
+        return tuple(terms)
+
     @property
     def taps(self) -> int:
         return len(self.own[0].taps)
@@ -99,10 +120,26 @@ THREE_TAPS = Scheme(
     own=(Product(1, 0, (1, 0, 0), (1, 0)), Product(1, 1, (0, 0, 1), (0, 1), -1.0)),
     lines=(Line(2, -1), Line(1, 1), Line(1, -1)),
 )
-SCHEMES = (TWO_TAPS, THREE_TAPS)
+FOUR_TAPS = Scheme(
+    shared=(
+        Product(0, 3, (1, 1, 1, 1), (1, 1, 1, 1)),
+        Product(1, 2, (1, 0, 1, 0), (1, 0, 1, 0)),
+        Product(1, 3, (0, 1, 0, 1), (0, 1, 0, 1), -1.0),
+        Product(2, 1, (1, 1, 0, 0), (1, 1, 0, 0)),
+        Product(2, 3, (0, 0, 1, 1), (0, 0, 1, 1), -1.0),
+    ),
+    own=(
+        Product(3, 0, (1, 0, 0, 0), (1, 0, 0, 0)),
+        Product(3, 1, (0, 1, 0, 0), (0, 1, 0, 0), -1.0),
+        Product(3, 2, (0, 0, 1, 0), (0, 0, 1, 0), -1.0),
+        Product(3, 3, (0, 0, 0, 1), (0, 0, 0, 1)),
+    ),
+    lines=(Line(1, -1), Line(2, -1), Line(1, -1, of=2)),
+)
+SCHEMES = (FOUR_TAPS, TWO_TAPS, THREE_TAPS)
 
 PART = 64  # numbers in a strip of a scheme; with fewer, products are short
-ENOUGH = 1024  # pixels of results; with fewer, sums of weights cost more than a scheme saves
+ENOUGH = 512  # groups of results; with fewer, sums of weights cost more than a scheme saves
 WASTE = 8  # at most so small a part of the results is made in vain
 
 
@@ -125,11 +162,12 @@ class Tiling:
 
 def tiling_for(g: Geometry, channels: int, results: tuple[int, ...]) -> Tiling:
     """Return the scheme that suits results (N, OH, OW, O), with its numbers."""
-    across, large = results[2], math.prod(results[:3]) >= ENOUGH
+    across = results[2]
     for scheme in SCHEMES:
         pixels, rest = divmod(g.kernel[1], scheme.taps)
         hop, left = divmod(pixels, g.stride[1])
-        if large and hop and not rest and not left and g.dilation[1] == 1:
+        enough = math.prod(results[:3]) >= ENOUGH * scheme.results
+        if enough and hop and not rest and not left and g.dilation[1] == 1:
             in_round = -(-across // (hop * scheme.results)) * scheme.results
             if pixels * channels >= PART and WASTE * (hop * in_round - across) <= across:
                 return Tiling(scheme, pixels, hop, in_round)
