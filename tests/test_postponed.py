@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 import minigan as mg
 from minigan import functional as F
-from minigan import workers
+from minigan import backend, workers
 from minigan.ops.conv import Conv2d, ConvWeight
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
@@ -47,6 +47,14 @@ def test_results_come_in_the_order_of_the_calls():
         for i in range(6):
             later(lambda i=i: first_last(i))
         assert later.rest() == [0, 1, 4, 9, 16, 25]
+
+
+def test_nothing_waits_where_there_are_no_helpers_for_it():
+    """As on a GPU: only the CPU's backend has them."""
+    with backend.Backend.postponed(backend.CPU) as later:
+        assert not later.accepts(1 << 60)
+    with backend.CPU.postponed() as later:
+        assert later.accepts(1 << 60)
 
 
 def test_a_helper_begins_before_anybody_asks():

@@ -94,6 +94,30 @@ def test_strips_give_what_columns_give(
         )
 
 
+@pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["four taps", "two taps", "three taps"])
+@pytest.mark.parametrize("further", [0, 1, 5])
+@pytest.mark.parametrize("padding", range(4))
+@pytest.mark.parametrize("across", [4, 8, 15, 16])
+def test_a_scheme_gives_what_columns_give(across, padding, further, scheme, monkeypatch):
+    """In all three products, whatever lies where a line ends: padding, the image, or neither."""
+    monkeypatch.setattr(winograd, "PART", 1)
+    monkeypatch.setattr(winograd, "ENOUGH", 1)
+    monkeypatch.setattr(winograd, "SCHEMES", (scheme,))
+    g = Geometry((2, scheme.taps), (1, 1), (0, padding))
+    width = max(1, across + scheme.taps - 1 - 2 * padding) + further
+    random = np.random.default_rng(0)
+    x, w = random.normal(size=(2, 4, width, 3)), random.normal(size=(*g.kernel, 3, 2))
+    y = random.normal(size=(2, *g.output_size(4, width), 2))[:, :, :across]
+    assert winograd.tiling_for(g, 3, y.shape).scheme is scheme
+    found, expected = np.empty_like(y), np.empty_like(y)
+    strips.convolve(backend.CPU, x, w, g, found)
+    conv.convolve(backend.CPU, x, w, g, expected)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    for name, inputs in (("correlate", (x, y, g)), ("scatter", (y, w, g, x.shape))):
+        a, b = (getattr(module, name)(backend.CPU, *inputs) for module in (strips, conv))
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
 @pytest.fixture
 def multiplied(monkeypatch):
     """Counts the multiplications of each call of `add_products`."""
