@@ -11,8 +11,8 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import minigan as mg
-from minigan import functional as F
 from minigan import backend, workers
+from minigan import functional as F
 from minigan.ops.conv import Conv2d, ConvWeight
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
