@@ -98,13 +98,17 @@ def test_strips_give_what_columns_give(
 @pytest.mark.parametrize("further", [0, 1, 5])
 @pytest.mark.parametrize("padding", range(4))
 @pytest.mark.parametrize("across", [4, 8, 15, 16])
-def test_a_scheme_gives_what_columns_give(across, padding, further, scheme, monkeypatch):
+@pytest.mark.parametrize(("pixels", "stride"), [(1, 1), (2, 1), (2, 2)])  # of a strip
+def test_a_scheme_gives_what_columns_give(
+    pixels, stride, across, padding, further, scheme, monkeypatch
+):
     """In all three products, whatever lies where a line ends: padding, the image, or neither."""
     monkeypatch.setattr(winograd, "PART", 1)
     monkeypatch.setattr(winograd, "ENOUGH", 1)
     monkeypatch.setattr(winograd, "SCHEMES", (scheme,))
-    g = Geometry((2, scheme.taps), (1, 1), (0, padding))
-    width = max(1, across + scheme.taps - 1 - 2 * padding) + further
+    monkeypatch.setattr(winograd, "WASTE", 1)
+    g = Geometry((2, pixels * scheme.taps), (1, stride), (0, padding))
+    width = max(1, g.input_size(2, across)[1]) + further
     random = np.random.default_rng(0)
     x, w = random.normal(size=(2, 4, width, 3)), random.normal(size=(*g.kernel, 3, 2))
     y = random.normal(size=(2, *g.output_size(4, width), 2))[:, :, :across]
@@ -378,8 +382,8 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
 def test_small_products_are_not_made_together(monkeypatch):
     """An OpenBLAS that crashes on them is in many wheels of NumPy."""
     monkeypatch.setattr(gemm._Batch, "call", lambda *_: pytest.fail("made together"))
-    s, w, r = np.ones((101, 100)), np.ones((2, 100, 100)), np.zeros((101, 100))
-    parts = gemm.Part(0, 0, 0, 0, 101), gemm.Part(0, 1, 0, 0, 100)
+    s, w, r = np.ones((106, 100)), np.ones((2, 100, 100)), np.zeros((106, 100))
+    parts = gemm.Part(0, 0, 0, 0, 106), gemm.Part(0, 1, 0, 0, 100)
     gemm.add_products("results", *([gemm.Matrix(a)] for a in (s, w, r)), parts, (1.0,))
     assert (r[:100] == 200).all()
 
