@@ -69,8 +69,9 @@ def add_products(
 ) -> None:
     """Add to one of three kinds of matrices the products of the other two, all of one dtype.
 
-    For each part, one after the other, with S (M, K) some rows of strips[product], R (M, N) some of
-    results[product], and W (K, N) = weights[product][weight], one of a stack:
+    For each part, those for the same place one after the other, with S (M, K) some rows of
+    strips[product], R (M, N) some of results[product], and W (K, N) = weights[product][weight], one
+    of a stack:
 
         into "results":  R += scales[product] · S @ W
         into "weights":  W += scales[product] · Sᵀ @ R
@@ -105,7 +106,7 @@ def _blas_call(
 
     All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
     """
-    cblas = _cblas(dtype, "")
+    cblas, cblas_batch = _cblas(dtype)
     readable = all(s == r == NO_TRANS and w for s, _, w, _, r, _ in orders)
     if cblas is None or not readable:
         return None
@@ -121,17 +122,16 @@ def _blas_call(
             calls.append((TRANS, NO_TRANS, k, n, m, scales[p], far_s, far_r, far_w))
         else:
             return None
-    batched = _cblas(dtype, "_batch")
-    if batched is None or min(part.rows for part in parts) * k * n <= SMALL:
+    if cblas_batch is None or min(part.rows for part in parts) * k * n <= SMALL:
         return functools.partial(_call_each, cblas, calls)
-    together: dict[int, list[int]] = {}  # first the first products for each place, and so on
+    together: dict[int, list[int]] = {}  # group i has the i-th product for each place
     before: Counter[tuple] = Counter()
     for i, part in enumerate(parts):
         place = part.product, part.weight if into == "weights" else 0
         together.setdefault(before[place], []).append(i)
         before[place] += 1
     groups = [(some, _Batch(dtype, [calls[i] for i in some])) for some in together.values()]
-    return functools.partial(_call_batches, batched, groups)
+    return functools.partial(_call_batches, cblas_batch, groups)
 
 
 def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
@@ -189,20 +189,21 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
 
 
 @functools.cache
-def _cblas(dtype: np.dtype, kind: str) -> Callable | None:
+def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
     """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one.
 
-    Of the `kind` "_batch" that which makes several products; not every OpenBLAS has it.
+    And cblas_sgemm_batch or cblas_dgemm_batch of the same; not every OpenBLAS has them.
     """
     letter, number = NUMBERS[dtype]
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
     for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
-        for name in (f"scipy_cblas_{letter}gemm{kind}64_", f"cblas_{letter}gemm{kind}64_"):
-            function: Any = getattr(library.dynlib, name, None)
-            if function is not None:
-                function.restype = None
-                if not kind:
-                    function.argtypes = [ENUM] * 3 + [SIZE] * 3
-                    function.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
-                return function
-    return None
+        for prefix in ("scipy_cblas_", "cblas_"):
+            cblas: Any = getattr(library.dynlib, f"{prefix}{letter}gemm64_", None)
+            cblas_batch: Any = getattr(library.dynlib, f"{prefix}{letter}gemm_batch64_", None)
+            if cblas is not None:
+                cblas.restype, cblas.argtypes = None, [ENUM] * 3 + [SIZE] * 3
+                cblas.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
+                if cblas_batch is not None:
+                    cblas_batch.restype = None
+                return cblas, cblas_batch
+    return None, None

@@ -183,13 +183,13 @@ def test_schemes_are_for_many_results():
     assert winograd.tiling_for(g, 32, (16, 15, 15, 128)).scheme is winograd.TWO_TAPS  # short strips
 
 
-@pytest.mark.parametrize("images", [8, 64])
-def test_pieces_are_not_three(images):
-    """Of which one of two workers would have two, and the other would wait."""
+@pytest.mark.parametrize(("images", "pieces"), [(8, 2), (32, 2), (64, 4)])
+def test_pieces_are_not_three(images, pieces):
+    """Of which one of two workers would have two, and the other would wait; and they are large."""
     g = Geometry((4, 4), (1, 1), (1, 1))
     w, y = np.empty((4, 4, 64, 128), "f"), np.empty((images, 15, 15, 128), "f")
     tiling = winograd.tiling_for(g, 64, y.shape)
-    assert len(strips.strip_pieces(backend.CPU, g, tiling, w, y)) % 2 == 0
+    assert len(strips.strip_pieces(backend.CPU, g, tiling, w, y)) == pieces
 
 
 @pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["four taps", "two taps", "three taps"])
@@ -201,6 +201,8 @@ def test_a_scheme_is_right(scheme):
     for line in scheme.lines:
         source = lines[line.of]
         lines.append(source[: -line.further] + line.sign * source[line.further :])
+    for line, terms in zip(lines, scheme.terms, strict=True):
+        assert line[0] == pytest.approx(sum(sign * pixels[further] for further, sign in terms))
     found = np.zeros(scheme.results)
     for product in scheme.products:
         strip = lines[product.line][product.place]
@@ -290,7 +292,7 @@ def added(into, strip, weight, result, scale):
 def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
     """Whatever one of the three looks like in memory."""
     if library == "none":  # what NumPy uses is no OpenBLAS
-        monkeypatch.setattr(gemm, "_cblas", lambda dtype, kind: None)
+        monkeypatch.setattr(gemm, "_cblas", lambda dtype: (None, None))
     random = np.random.default_rng(0)
     for m, k, n in ((3, 4, 5), (1, 7, 2), (6, 1, 1), (17, 33, 65), (2, 0, 3), (0, 2, 3), (2, 3, 0)):
         shapes = {"strips": (m + 3, k), "weights": (k, n), "results": (m + 2, n)}
@@ -375,7 +377,7 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
             np.testing.assert_allclose(
                 found, right, rtol=0, atol=1e-3 if dtype == np.float32 else 1e-11
             )
-    if gemm._cblas(np.dtype(dtype), "_batch") is not None:
+    if gemm._cblas(np.dtype(dtype))[1] is not None:
         assert calls == ([count * rows] if into == "weights" else [count] * rows)
 
 
@@ -413,8 +415,8 @@ def test_numpy_s_own_library_is_called():
     config = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     if config["name"] != "scipy-openblas":
         pytest.skip(f"this NumPy uses {config['name']}, not the OpenBLAS of its wheels")
-    assert gemm._cblas(np.dtype(np.float32), "") is not None
-    assert gemm._cblas(np.dtype(np.float64), "") is not None
+    assert gemm._cblas(np.dtype(np.float32))[0] is not None
+    assert gemm._cblas(np.dtype(np.float64))[0] is not None
 
 
 def test_few_pixels_are_cut_by_the_rows_of_the_kernel(monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 from minigan.backend import Backend
 from minigan.gemm import Part
 from minigan.ops.windows import Geometry, Piece, landing
-from minigan.ops.winograd import PLAIN, Line, Tiling
+from minigan.ops.winograd import PLAIN, Line, Tiling, add_or_subtract
 
 
 def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tiling) -> Any:
@@ -141,8 +141,7 @@ def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_fi
     offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
     if is_first:
         _, columns = landing(length, width, 1, offsets[0])
-        lines[..., : columns.start, :] = 0
-        lines[..., columns.stop :, :] = 0
+        lines[..., columns.stop :, :] = 0  # before it there is none: padding is not negative
     for line, how in reversed(list(zip(others, tiling.scheme.lines, strict=True))):
         source, ahead = made[how.of], how.further * tiling.pixels
         source += line
@@ -175,11 +174,6 @@ def beyond(
             if taken.start < taken.stop:
                 end = line[..., length - ahead :, :][..., first, taken, :]
                 yield end, lines[..., columns, :], how.sign * sign
-
-
-def add_or_subtract(xp: Any, sign: int) -> Any:
-    """Return the function of `xp` that adds with this sign."""
-    return xp.add if sign > 0 else xp.subtract
 
 
 def as_lines(part: Any) -> Any:

@@ -8,7 +8,7 @@ BLAS adds up by itself (`add_products`). A row of the kernel that lies over the 
 strip, so nothing is multiplied by its zeros: at 4×4 pixels that is an eighth of the work.
 
 Along the line neighbouring results are made with fewer products where a scheme of `winograd` fits:
-its taps are then parts of the row of the kernel, KW/2 or KW/3 pixels long, and so are the strips.
+its taps are then parts of the row of the kernel, KW/2 to KW/4 pixels long, and so are the strips.
 
 It pays where a strip is long enough for a product (`is_long`). Groups are left to `conv`. Few
 pixels are cut in another way, in `few`.

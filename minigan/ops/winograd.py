@@ -90,11 +90,8 @@ class Scheme:
 
     @functools.cached_property
     def terms(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """For each line, the image's own first: which pixels of that it adds, and with which sign.
-
-        A pixel is given by how many further on it is.
-        """
-        terms = [((0, 1),)]
+        """For each line, which pixels of the image's own it adds up: how far on, and the sign."""
+        terms = [((0, 1),)]  # the image's own line
         for line in self.lines:
             of = terms[line.of]
             terms.append(of + tuple((line.further + f, line.sign * sign) for f, sign in of))
@@ -185,6 +182,11 @@ def added_up(xp: Any, signs: Sequence[int], arrays: Iterable[Any], out: Any = No
             return first
         out[...] = first
     for sign, array in others:
-        out = (xp.add if sign > 0 else xp.subtract)(first, array, out=out)
+        out = add_or_subtract(xp, sign)(first, array, out=out)
         first = out
     return out
+
+
+def add_or_subtract(xp: Any, sign: int) -> Any:
+    """Return the function of `xp` that adds with this sign."""
+    return xp.add if sign > 0 else xp.subtract
