@@ -24,7 +24,7 @@ FLOORS = [
     ["ops.reduction"],
     ["ops.linalg", "ops.activation", "ops.windows"],
     ["ops.columns", "ops.winograd", "ops.pool", "ops.norm"],
-    ["ops.lines"],
+    ["ops.lines", "ops.planes"],
     ["ops.few"],
     ["ops.strips"],
     ["ops.conv"],

@@ -1,4 +1,4 @@
-"""Convolution strip by strip, and the product that adds, against the plain ways to the same."""
+"""Convolution strip by strip and plane by plane, and the product that adds, against plain ways."""
 
 import threading
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 import minigan as mg
 from minigan import backend, gemm, workers
 from minigan import functional as F
-from minigan.ops import conv, few, strips, winograd
+from minigan.ops import conv, few, planes, strips, winograd
 from minigan.ops.windows import Geometry
 
 
@@ -86,12 +86,12 @@ def test_strips_give_what_columns_give(
             rtol=1e-11,
             atol=1e-11,
         )
-        np.testing.assert_allclose(
-            scattered,
-            conv.scatter(backend.CPU, y, w, g, x.shape, bias_x),
-            rtol=1e-11,
-            atol=1e-11,
-        )
+        np.full(x.shape, np.nan)
+        expected = conv.scatter(backend.CPU, y, w, g, x.shape, bias_x)
+        np.full(x.shape, np.nan)
+        by_planes = planes.scatter(backend.CPU, y, w, g, x.shape, bias_x)
+        np.testing.assert_allclose(scattered, expected, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(by_planes, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("scheme", winograd.SCHEMES, ids=["four taps", "two taps", "three taps"])

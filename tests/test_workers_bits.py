@@ -9,7 +9,7 @@ import minigan as mg
 from minigan import backend, losses, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import few, strips, windows, winograd
+from minigan.ops import few, planes, strips, windows, winograd
 from minigan.specs import REGISTRY, check, reference
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
@@ -30,10 +30,12 @@ def handed_out(monkeypatch):
     return sizes
 
 
-@pytest.fixture(params=["columns", "strips", "schemes", "few pixels"])
+@pytest.fixture(params=["columns", "planes", "strips", "schemes", "few pixels"])
 def tiny_pieces(monkeypatch, request):
     """Cut everything, however small; convolutions in each of the ways that there are."""
-    monkeypatch.setattr(strips, "LONG", 1 << 30 if request.param == "columns" else 1)
+    by_strips = request.param not in ("columns", "planes")
+    monkeypatch.setattr(strips, "LONG", 1 if by_strips else 1 << 30)
+    monkeypatch.setattr(planes, "MOST", 1 << 30 if request.param == "planes" else 0)
     monkeypatch.setattr(winograd, "PART", 1)
     monkeypatch.setattr(winograd, "ENOUGH", 1 if request.param == "schemes" else 1 << 30)
     monkeypatch.setattr(strips, "MANY", 2)

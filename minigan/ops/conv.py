@@ -16,8 +16,8 @@ and the derivatives of each of the three are the other two. That is why any orde
 are made a piece at a time and again whenever they are needed: kept, they would be KH·KW times the
 size of the image. Groups are a stack of independent products: (G, rows, K) @ (G, K, O/G).
 
-This file has the plain way to each of the three. Two others give the same numbers faster: `strips`
-for many channels on the CPU, and `columns` with kernels on a GPU.
+This file has the plain way to each of the three. Others give the same numbers faster: `strips` for
+many channels on the CPU, `planes` for few, and `columns` with kernels on a GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 from minigan.autograd import Op
 from minigan.backend import Backend
-from minigan.ops import columns, strips
+from minigan.ops import columns, planes, strips
 from minigan.ops.columns import pixel_matrix, weight_matrix
 from minigan.ops.reduction import sum
 from minigan.ops.windows import (
@@ -45,7 +45,6 @@ from minigan.ops.windows import (
 from minigan.tensor import Tensor, lift
 from minigan.workers import PIECES, cut
 
-FEW_CHANNELS = 4  # images with no more of them are added to plane by plane
 FEWER = 4  # a side with so many times fewer channels is the one whose columns are made
 
 
@@ -71,37 +70,22 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
 def scatter(
     backend: Backend, y: Any, w: Any, g: Geometry, shape: tuple[int, ...], bias: Any = None
 ) -> Any:
-    """Return images of this shape: y's pixels times the weight, added up window by window.
-
-    With few channels the product is made (KH, KW, C/G, N, OH, OW): adding then runs along rows of
-    pixels, not along a handful of channels.
-    """
+    """Return images of this shape: y's pixels times the weight, added up window by window."""
     weight = weight_matrix(w, g)  # (G, KH·KW·C/G, O/G)
     width = g.groups * weight.shape[1]
     images = filled(backend.xp, shape, y.dtype, bias)
     x = images.reshape(*shape[:3], g.groups, w.shape[2])
-    planes = width <= FEW_CHANNELS * math.prod(g.kernel)
-    channels = range(w.shape[2]) if planes else [slice(None)]
     lanes: dict[int, list] = {}  # windows of one image overlap: its pieces come one by one
     for some in pieces(y.shape, width, y.itemsize, backend.column_bytes):
         lanes.setdefault(some[0].start, []).append(some)
 
-    def products(pixels, n, oh, ow):
-        """Return y's pixels times the weight, (n, oh, ow, KH, KW, G, C/G)."""
-        if planes:
-            product = backend.scratch("product", (*weight.shape[:2], pixels.shape[1]), x.dtype)
-            backend.matmul(weight, pixels.transpose(0, 2, 1), out=product)
-            return product.reshape(g.groups, *w.shape[:3], n, oh, ow).transpose(4, 5, 6, 1, 2, 0, 3)
-        product = backend.scratch("product", (*pixels.shape[:2], weight.shape[1]), x.dtype)
-        backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
-        return product.reshape(g.groups, n, oh, ow, *w.shape[:3]).transpose(1, 2, 3, 4, 5, 0, 6)
-
     def lane(cuts):
         for some in cuts:
-            part = y[some]
-            patches = products(pixel_matrix(part, g), *part.shape[:3])
-            for c in channels:
-                scatter_windows(patches[..., c], x[some[0]][..., c], g, some[1].start)
+            pixels = pixel_matrix(y[some], g)  # (G, n·oh·ow, O/G)
+            product = backend.scratch("product", (*pixels.shape[:2], weight.shape[1]), x.dtype)
+            backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
+            windows = product.reshape(g.groups, *y[some].shape[:3], *w.shape[:3])
+            scatter_windows(windows.transpose(1, 2, 3, 4, 5, 0, 6), x[some[0]], g, some[1].start)
 
     backend.each(lane, lanes.values())
     return images
@@ -161,7 +145,8 @@ def convolve_with(backend: Backend, g: Geometry, channels: int) -> Callable:
 
 def scatter_with(backend: Backend, g: Geometry, channels: int) -> Callable:
     """Return the `scatter` that suits images of so many channels on this backend."""
-    plain = strips.scatter if suit_strips(backend, g, channels) else scatter
+    few = planes.scatter if planes.is_few(g, channels) else scatter
+    plain = strips.scatter if suit_strips(backend, g, channels) else few
     return backend.choose(plain, columns.scatter)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, few, lines, norm, pool, reduction, shape, strips, windows
+from minigan.ops import conv, few, lines, norm, planes, pool, reduction, shape, strips, windows
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -39,6 +39,7 @@ right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, po
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
 right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, lines.parts
 right_phases, right_trimmed, right_matrices = lines.by_phase, lines.trimmed, strips.matrices
+right_add_taps, right_put_together = planes.add_taps, planes.put_together
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -137,6 +138,23 @@ def trimmed_by_one(*args: Any) -> tuple:
     return replace(g, padding=(g.padding[0], g.padding[1] - 1)), w
 
 
+def taps_but_some(planes: Any, taps: Any, *args: Any) -> None:
+    """In place of `add_taps`: the last row of the kernel is nowhere added."""
+    some = taps.copy()
+    some[-1:] = 0
+    right_add_taps(planes, some, *args)
+
+
+def flipped_taps(planes: Any, taps: Any, *args: Any) -> None:
+    """In place of `add_taps`: the kernel is upside down and mirrored."""
+    right_add_taps(planes, taps[::-1, ::-1], *args)
+
+
+def planes_exchanged(images: Any, planes: Any, *args: Any) -> None:
+    """In place of `put_together`: the first phase is taken for the last."""
+    right_put_together(images, planes[::-1, ::-1], *args)
+
+
 def windows_wrong(adder: Any, viewer: Any) -> dict[str, Rule]:
     """Return the mistakes of an op whose derivative moves windows over images.
 
@@ -187,6 +205,9 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
     "strips: neighbouring results exchanged": helper(strips, "matrices", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
+    "planes: last row of the kernel left out": helper(planes, "add_taps", taps_but_some),
+    "planes: kernel flipped": helper(planes, "add_taps", flipped_taps),
+    "planes: phases exchanged": helper(planes, "put_together", planes_exchanged),
     "few pixels: last row of the kernel left out": helper(few, "parts", parts_but_some),
     "few pixels: rows of the kernel exchanged": helper(few, "parts", parts_exchanged),
     "few pixels: a pixel further on": helper(few, "trimmed", trimmed_by_one),

@@ -14,7 +14,7 @@ import numpy as np
 from minigan import backend as backends
 from minigan import workers
 from minigan.autograd import _ancestors, grad
-from minigan.ops import few, strips, windows, winograd
+from minigan.ops import few, planes, strips, windows, winograd
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -282,7 +282,7 @@ def check_pieces(case: Case) -> None:
     leaves, y = run(case, case.inputs)
     v = cotangent_for(case, y)
     whole, gradients = host(y.data), backward(y, leaves, v)
-    for how in ("in pieces", "in strips", "by schemes", "few pixels"):
+    for how in ("in pieces", "in planes", "in strips", "by schemes", "few pixels"):
         with small_pieces(how):
             leaves, y = run(case, case.inputs)
             found = [backward(y, leaves, v), recorded(y, leaves, v)]
@@ -296,8 +296,9 @@ def check_pieces(case: Case) -> None:
 def small_pieces(how: str) -> Iterator[None]:
     """Within the context one row of columns, or one number of a block, is a piece.
 
-    "in strips" a convolution of few channels, as all cases are, goes strip by strip too, "by
-    schemes" with fewer products, and with "few pixels" a row of the kernel is a piece.
+    A convolution of few channels, as all cases are, goes the plain way then, and plane by plane "in
+    planes". "in strips" it goes strip by strip, "by schemes" with fewer products, and with "few
+    pixels" a row of the kernel is a piece.
     """
     changed = {
         (workers, "BLOCK"): 1,
@@ -307,7 +308,8 @@ def small_pieces(how: str) -> Iterator[None]:
         (strips, "MANY"): 1,
         (few, "FEW"): 1 << 30 if how == "few pixels" else 0,
         (few, "SHARED_WORK"): 1,
-        (strips, "LONG"): strips.LONG if how == "in pieces" else 1,
+        (strips, "LONG"): strips.LONG if how in ("in pieces", "in planes") else 1,
+        (planes, "MOST"): planes.MOST if how == "in planes" else 0,
         (winograd, "PART"): 1,
         (winograd, "ENOUGH"): 1 if how == "by schemes" else winograd.ENOUGH,
         (backends.Host, "column_bytes"): 1,
