@@ -17,6 +17,7 @@ import ctypes
 import functools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,10 @@ FACTORS = {  # the two that are multiplied, in this order, to be added to the th
 
 
 class Part(NamedTuple):
-    """One product: so many `rows` of strips[product], from `strip` on, and of results[product]."""
+    """One product: so many `rows` of the strips, from `strip` on, and of the results.
+
+    `weight` is which matrix it is of weights[product], a stack.
+    """
 
     product: int
     weight: int
@@ -46,97 +50,125 @@ class Part(NamedTuple):
     rows: int
 
 
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Products of parts of the same three matrices, and what BLAS is told of them.
+
+    Attributes:
+        parts: in the order in which those for the same place are added to it.
+        scales: for each product.
+        hop: by how many rows two strips of a part are apart.
+    """
+
+    parts: tuple[Part, ...]
+    scales: tuple[float, ...]
+    hop: int = 1
+    calls: dict = field(default_factory=dict)  # what was put together, by what it is made for
+
+
 class Matrix:
     """An array (M, N), or a stack of such, as BLAS takes it: where it begins, and how it is read.
 
     `step` is by how many bytes two rows are apart, or two matrices of the stack.
     """
 
-    __slots__ = ("address", "array", "distance", "how", "step")
+    __slots__ = ("address", "array", "layout", "step")
 
     def __init__(self, array: np.ndarray) -> None:
         self.array, self.address, self.step = array, array.ctypes.data, array.strides[0]
-        self.how, self.distance = _order(array if array.ndim == 2 else array[0])
+        self.layout = _order(array if array.ndim == 2 else array[0])
 
 
 def add_products(
     into: str,
-    strips: list[Matrix],
+    strips: Matrix,
     weights: list[Matrix],
-    results: list[Matrix],
-    parts: tuple[Part, ...],
-    scales: tuple[float, ...],
+    results: Matrix,
+    products: Products,
+    fresh: bool = False,
 ) -> None:
-    """Add to one of three kinds of matrices the products of the other two, all of one dtype.
+    """Add to one of three matrices products of the other two, all of one dtype.
 
-    For each part, those for the same place one after the other, with S (M, K) some rows of
-    strips[product], R (M, N) some of results[product], and W (K, N) = weights[product][weight], one
-    of a stack:
+    For each part, those for the same place one after the other, with S (M, K) some of the strips, R
+    (M, N) some of the results, and W (K, N) = weights[product][weight]:
 
         into "results":  R += scales[product] · S @ W
         into "weights":  W += scales[product] · Sᵀ @ R
         into "strips":   S += scales[product] · R @ Wᵀ
 
-    No number that is added to may be in two of the matrices.
+    `fresh`: the first part for a place is put there, whatever it held; no other may be longer. No
+    two products may add to the same number.
     """
-    k, n, dtype = strips[0].array.shape[1], results[0].array.shape[1], strips[0].array.dtype
-    if not parts or not k or not n:
-        return
-    orders = tuple(
-        (s.how, s.distance, w.how, w.distance, r.how, r.distance)
-        for s, w, r in zip(strips, weights, results, strict=True)
-    )
-    call = _blas_call(into, parts, scales, orders, k, n, dtype)
+    k, n, dtype = strips.array.shape[1], results.array.shape[1], strips.array.dtype
+    parts = products.parts
+    if not parts or not k or not n:  # no number to add; BLAS does not take that
+        return _add_by_numpy(into, strips, weights, results, products, fresh)
+    orders = strips.layout, results.layout, tuple(w.layout for w in weights)
+    key = into, fresh, orders, k, n, dtype
+    if key not in products.calls:
+        products.calls[key] = _blas_call(into, products, orders, fresh, k, n, dtype)
+    call = products.calls[key]
     if call is None:
-        return _add_by_numpy(into, strips, weights, results, parts, scales)
+        return _add_by_numpy(into, strips, weights, results, products, fresh)
     at = {
-        "strips": [strips[p].address + s * strips[p].step for p, _, s, _, _ in parts],
+        "strips": [strips.address + s * strips.step for _, _, s, _, _ in parts],
         "weights": [weights[p].address + i * weights[p].step for p, i, _, _, _ in parts],
-        "results": [results[p].address + r * results[p].step for p, _, _, r, _ in parts],
+        "results": [results.address + r * results.step for _, _, _, r, _ in parts],
     }
     a, b = (at[name] for name in FACTORS[into])
     call(a, b, at[into])
 
 
-@functools.lru_cache(maxsize=1024)
 def _blas_call(
-    into: str, parts: tuple, scales: tuple, orders: tuple, k: int, n: int, dtype: np.dtype
+    into: str, products: Products, orders: tuple, fresh: bool, k: int, n: int, dtype: np.dtype
 ) -> Callable[[list, list, list], None] | None:
     """Return a function of the addresses of both factors and of what they are added to.
 
     All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
     """
     cblas, cblas_batch = _cblas(dtype)
-    readable = all(s == r == NO_TRANS and w for s, _, w, _, r, _ in orders)
+    (how_s, far_s), (how_r, far_r), of_weights = orders
+    far_s *= products.hop
+    readable = how_s == how_r == NO_TRANS and all(how for how, _ in of_weights)
     if cblas is None or not readable:
         return None
-    calls = []  # how both factors are read, M, N, K, the scale, and the three distances of rows
-    for p, _, _, _, m in parts:
-        _, far_s, how_w, far_w, _, far_r = orders[p]
+    calls = []  # both factors' order, M, N, K, scale, the distances of rows, what is there times
+    groups = in_turns(into, products.parts)  # which calls of one product each
+    for i, (p, _, _, _, m) in enumerate(products.parts):
+        how_w, far_w = of_weights[p]
+        kept = 0.0 if fresh and i in groups[0] else 1.0
+        scale = products.scales[p]
         if into == "results":
-            calls.append((NO_TRANS, how_w, m, n, k, scales[p], far_s, far_w, far_r))
+            calls.append((NO_TRANS, how_w, m, n, k, scale, far_s, far_w, far_r, kept))
         elif into == "strips":
             turned = NO_TRANS + TRANS - how_w
-            calls.append((NO_TRANS, turned, m, k, n, scales[p], far_r, far_w, far_s))
+            calls.append((NO_TRANS, turned, m, k, n, scale, far_r, far_w, far_s, kept))
         elif how_w == NO_TRANS:
-            calls.append((TRANS, NO_TRANS, k, n, m, scales[p], far_s, far_r, far_w))
+            calls.append((TRANS, NO_TRANS, k, n, m, scale, far_s, far_r, far_w, kept))
         else:
             return None
-    if cblas_batch is None or min(part.rows for part in parts) * k * n <= SMALL:
+    if cblas_batch is None or min(part.rows for part in products.parts) * k * n <= SMALL:
         return functools.partial(_call_each, cblas, calls)
-    together: dict[int, list[int]] = {}  # group i has the i-th product for each place
+    batches = [(some, _Batch(dtype, [calls[i] for i in some])) for some in groups]
+    return functools.partial(_call_batches, cblas_batch, batches)
+
+
+def in_turns(into: str, parts: tuple[Part, ...]) -> list[list[int]]:
+    """Return which parts go together: the first for each place, then the second, and so on."""
+    turns: list[list[int]] = []
     before: Counter[tuple] = Counter()
     for i, part in enumerate(parts):
         place = part.product, part.weight if into == "weights" else 0
-        together.setdefault(before[place], []).append(i)
+        if before[place] == len(turns):
+            turns.append([])
+        turns[before[place]].append(i)
         before[place] += 1
-    groups = [(some, _Batch(dtype, [calls[i] for i in some])) for some in together.values()]
-    return functools.partial(_call_batches, cblas_batch, groups)
+    return turns
 
 
 def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
-    for (*shape, scale, far_a, far_b, far_out), *at in zip(calls, a, b, out, strict=True):
-        cblas(ROW_MAJOR, *shape, scale, at[0], far_a, at[1], far_b, 1.0, at[2], far_out)
+    for (*shape, far_a, far_b, far_out, kept), *at in zip(calls, a, b, out, strict=True):
+        cblas(ROW_MAJOR, *shape, at[0], far_a, at[1], far_b, kept, at[2], far_out)
 
 
 class _Batch:
@@ -144,18 +176,18 @@ class _Batch:
 
     def __init__(self, dtype: np.dtype, calls: list[tuple]) -> None:
         number, count = NUMBERS[dtype][1], len(calls)
-        kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE)
+        kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE, number)
         columns = zip(*calls, strict=True)
-        *self.shape, self.far_a, self.far_b, self.far_out = (
+        *self.shape, self.far_a, self.far_b, self.far_out, self.kept = (
             (kind * count)(*column) for kind, column in zip(kinds, columns, strict=True)
         )
-        self.ones, self.addresses = (number * count)(*[1.0] * count), WHERE * count
+        self.addresses = WHERE * count
         self.sizes = SIZE(count), (SIZE * count)(*[1] * count)  # as many groups, of one product
 
     def call(self, cblas_batch: Callable, a: list, b: list, out: list) -> None:
         a, b, out = self.addresses(*a), self.addresses(*b), self.addresses(*out)
         far_a, far_b, far_out = self.far_a, self.far_b, self.far_out
-        factors = (a, far_a, b, far_b, self.ones, out, far_out)
+        factors = (a, far_a, b, far_b, self.kept, out, far_out)
         cblas_batch(ENUM(ROW_MAJOR), *self.shape, *factors, *self.sizes)
 
 
@@ -165,17 +197,28 @@ def _call_batches(cblas_batch: Callable, groups: list, a: list, b: list, out: li
 
 
 def _add_by_numpy(
-    into: str, strips: list, weights: list, results: list, parts: tuple, scales: tuple
+    into: str,
+    strips: Matrix,
+    weights: list[Matrix],
+    results: Matrix,
+    products: Products,
+    fresh: bool,
 ) -> None:
-    for p, i, s, r, m in parts:
-        strip, result = strips[p].array[s : s + m], results[p].array[r : r + m]
-        weight, scale = weights[p].array[i], strip.dtype.type(scales[p])
+    first = in_turns(into, products.parts)[0] if fresh and products.parts else []
+    for j, (p, i, s, r, m) in enumerate(products.parts):
+        strip = strips.array[s:][: m * products.hop : products.hop]
+        weight, result = weights[p].array[i], results.array[r : r + m]
+        scale = strip.dtype.type(products.scales[p])
         if into == "results":
-            result += scale * (strip @ weight)
+            out, product = result, scale * (strip @ weight)
         elif into == "weights":
-            weight += scale * (strip.T @ result)
+            out, product = weight, scale * (strip.T @ result)
         else:
-            strip += scale * (result @ weight.T)
+            out, product = strip, scale * (result @ weight.T)
+        if j in first:
+            out[...] = product
+        else:
+            out += product
 
 
 def _order(matrix: np.ndarray) -> tuple[int | None, int]:

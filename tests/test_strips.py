@@ -11,16 +11,16 @@ from threadpoolctl import threadpool_limits
 import minigan as mg
 from minigan import backend, gemm, workers
 from minigan import functional as F
-from minigan.ops import conv, few, planes, strips, winograd
+from minigan.ops import conv, few, lines, planes, strips, winograd
 from minigan.ops.windows import Geometry
 
 
 @pytest.fixture(autouse=True)
 def calls_forgotten():
     """What `gemm` has made of a patched function is not used by another test."""
-    gemm._blas_call.cache_clear()
+    lines._parts.cache_clear()
     yield
-    gemm._blas_call.cache_clear()
+    lines._parts.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +127,10 @@ def multiplied(monkeypatch):
     """Counts the multiplications of each call of `add_products`."""
     counts = []
 
-    def counted(into, strips, weights, results, parts, scales):
-        k, n = strips[0].array.shape[1], results[0].array.shape[1]
-        counts.append(sum(part.rows * k * n for part in parts))
-        gemm.add_products(into, strips, weights, results, parts, scales)
+    def counted(into, strips, weights, results, products, fresh=False):
+        k, n = strips.array.shape[1], results.array.shape[1]
+        counts.append(sum(part.rows * k * n for part in products.parts))
+        gemm.add_products(into, strips, weights, results, products, fresh)
 
     monkeypatch.setattr(backend.CPU, "add_products", counted, raising=False)
     return counts
@@ -254,7 +254,7 @@ def test_a_scheme_leaves_rubbish_in_a_buffer_alone(channels, scheme):
     y = np.ones((16, 15, 15, 32), np.float32)  # made as 16 across
     assert winograd.tiling_for(g, channels, y.shape).scheme is getattr(winograd, scheme)
     workers.set_num_threads(1)
-    for name in ("strips", "lines", "shared", "totals"):
+    for name in ("strips", "results", "totals"):
         backend.CPU.scratch(name, (1 << 22,), np.dtype(np.float32))[...] = np.nan
     strips.convolve(backend.CPU, x, w, g, y)
     assert np.isfinite(y).all()
@@ -289,13 +289,15 @@ def added(into, strip, weight, result, scale):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("other", ["strips", "weights", "results"])
 @pytest.mark.parametrize("into", KINDS)
-def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
-    """Whatever one of the three looks like in memory."""
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("hop", [1, 2])
+def test_a_product_is_added(hop, fresh, into, other, layout, library, dtype, monkeypatch):
+    """Whatever one of the three looks like in memory. Or it is put there, if it is the first."""
     if library == "none":  # what NumPy uses is no OpenBLAS
         monkeypatch.setattr(gemm, "_cblas", lambda dtype: (None, None))
     random = np.random.default_rng(0)
     for m, k, n in ((3, 4, 5), (1, 7, 2), (6, 1, 1), (17, 33, 65), (2, 0, 3), (0, 2, 3), (2, 3, 0)):
-        shapes = {"strips": (m + 3, k), "weights": (k, n), "results": (m + 2, n)}
+        shapes = {"strips": (m * hop + 3, k), "weights": (k, n), "results": (m + 2, n)}
         made = {kind: random.normal(size=shape).astype(dtype) for kind, shape in shapes.items()}
         wide = np.full([size + 3 for size in shapes[into]], 7, dtype)  # what is beside it stays
         wide[1:-2, 1:-2] = made[into]
@@ -304,14 +306,17 @@ def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
         s, w, r = made.values()
         before = [a.copy() for a in (s, w, r)]
         expected = [a.copy() for a in (s, w, r)]
-        kind, rows = KINDS[into], (slice(2, m + 2), slice(None), slice(1, m + 1))
+        rows = slice(2, 2 + m * hop, hop), slice(None), slice(1, m + 1)
+        kind, there = KINDS[into], rows[KINDS[into]]
+        if fresh:
+            before[kind][there], expected[kind][there], made[into][there] = 0, 0, np.nan
         strip, weight, result = (a[some] for a, some in zip(before, rows, strict=True))
-        expected[kind][rows[kind]] = added(into, strip, weight, result, -0.5)
-        parts = (gemm.Part(0, 1, 2, 1, m),)
+        expected[kind][there] = added(into, strip, weight, result, -0.5)
+        products = gemm.Products((gemm.Part(0, 1, 2, 1, m),), (-0.5,), hop)
         # A stack of matrices with w's memory, the second of which is meant.
         stacked = np.lib.stride_tricks.as_strided(w, (2, *w.shape), (0, *w.strides))
-        matrices = [gemm.Matrix(s)], [gemm.Matrix(stacked)], [gemm.Matrix(r)]
-        gemm.add_products(into, *matrices, parts, (-0.5,))
+        matrices = gemm.Matrix(s), [gemm.Matrix(stacked)], gemm.Matrix(r)
+        gemm.add_products(into, *matrices, products, fresh)
         for found, right in zip((s, stacked[1], r), expected, strict=True):
             np.testing.assert_allclose(found, right, rtol=2e-5, atol=1e-6)
         wide[1:-2, 1:-2] = 7
@@ -320,7 +325,8 @@ def test_a_product_is_added(into, other, layout, library, dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("into", KINDS)
-def test_products_are_added_one_after_the_other(into, dtype):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_products_are_added_one_after_the_other(fresh, into, dtype):
     """To the same place, whatever number of threads BLAS has: none may get lost."""
     random = np.random.default_rng(0)
     m, k, n, count = 128, 128, 96, 6
@@ -334,9 +340,14 @@ def test_products_are_added_one_after_the_other(into, dtype):
         weight = 0 if into == "weights" else i
         some_s, some_r = (slice(start, start + m) for start in first)
         target = {"strips": s[some_s], "weights": w[weight], "results": r[some_r]}[into]
+        if fresh and i == 0:
+            target[...] = 0
         target[...] = added(into, s[some_s], w[weight], r[some_r], 0.5)
         parts.append(gemm.Part(0, weight, *first, m))
-    gemm.add_products(into, *([gemm.Matrix(a)] for a in made), tuple(parts), (0.5,))
+    if fresh:
+        made[KINDS[into]][0 if into == "weights" else slice(m)] = np.nan
+    s, w, r = (gemm.Matrix(a) for a in made)
+    gemm.add_products(into, s, [w], r, gemm.Products(tuple(parts), (0.5,)), fresh)
     for found, right in zip(made, expected, strict=True):
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-2 if dtype == np.float32 else 1e-9)
 
@@ -356,27 +367,29 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
     random = np.random.default_rng(0)
     m, k, n, count, rows = 150, 96, 80, 3, 2  # of products, and of rows of the kernel
     turned = into == "results"
-    made = {
-        "strips": [random.normal(size=(m + 9, k)).astype(dtype) for _ in range(count)],
-        "weights": [random.normal(size=(rows, k, n)).astype(dtype) for _ in range(count)],
-        "results": [random.normal(size=(m + 9, n)).astype(dtype) for _ in range(count)],
-    }
-    if turned:
-        made["weights"] = [
-            np.ascontiguousarray(w.swapaxes(1, 2)).swapaxes(1, 2) for w in made["weights"]
-        ]
+    stacked = (count, rows, n, k) if turned else (count, rows, k, n)
+    shapes = (count * (m + 9), k), stacked, (count * (m + 9), n)
+    s, w, r = (random.normal(size=shape).astype(dtype) for shape in shapes)
     assert m * k * n > gemm.SMALL
-    parts = tuple(gemm.Part(p, i, i + 1, 2 * i, m + p) for p in range(count) for i in range(rows))
-    scales = (1.0, -0.5, 2.0)
-    expected = {kind: [a.copy() for a in arrays] for kind, arrays in made.items()}
-    gemm._add_by_numpy(into, *([gemm.Matrix(a) for a in expected[k]] for k in KINDS), parts, scales)
+    parts = tuple(
+        gemm.Part(p, i, p * (m + 9) + i + 1, p * (m + 9) + 2 * i, m + p)
+        for p in range(count)
+        for i in range(rows)
+    )
+    products = gemm.Products(parts, (1.0, -0.5, 2.0))
+
+    def matrices(s, w, r):
+        weights = [gemm.Matrix(of.swapaxes(1, 2) if turned else of) for of in w]
+        return gemm.Matrix(s), weights, gemm.Matrix(r)
+
+    made, expected = [s, w, r], [s.copy(), w.copy(), r.copy()]
+    gemm._add_by_numpy(into, *matrices(*expected), products, False)
     with threadpool_limits(threads):
-        gemm.add_products(into, *([gemm.Matrix(a) for a in made[k]] for k in KINDS), parts, scales)
-    for kind, arrays in made.items():
-        for found, right in zip(arrays, expected[kind], strict=True):
-            np.testing.assert_allclose(
-                found, right, rtol=0, atol=1e-3 if dtype == np.float32 else 1e-11
-            )
+        gemm.add_products(into, *matrices(*made), products)
+    for found, right in zip(made, expected, strict=True):
+        np.testing.assert_allclose(
+            found, right, rtol=0, atol=1e-3 if dtype == np.float32 else 1e-11
+        )
     if gemm._cblas(np.dtype(dtype))[1] is not None:
         assert calls == ([count * rows] if into == "weights" else [count] * rows)
 
@@ -385,8 +398,8 @@ def test_small_products_are_not_made_together(monkeypatch):
     """An OpenBLAS that crashes on them is in many wheels of NumPy."""
     monkeypatch.setattr(gemm._Batch, "call", lambda *_: pytest.fail("made together"))
     s, w, r = np.ones((106, 100)), np.ones((2, 100, 100)), np.zeros((106, 100))
-    parts = gemm.Part(0, 0, 0, 0, 106), gemm.Part(0, 1, 0, 0, 100)
-    gemm.add_products("results", *([gemm.Matrix(a)] for a in (s, w, r)), parts, (1.0,))
+    products = gemm.Products((gemm.Part(0, 0, 0, 0, 106), gemm.Part(0, 1, 0, 0, 100)), (1.0,))
+    gemm.add_products("results", gemm.Matrix(s), [gemm.Matrix(w)], gemm.Matrix(r), products)
     assert (r[:100] == 200).all()
 
 

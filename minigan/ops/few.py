@@ -43,7 +43,7 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
         backend.matmul(met, weight[part.weight], out=added)
         return results, added
 
-    all_parts = parts(g, tiling, strips.shape, whole[1], x.shape[1])
+    all_parts = parts(g, tiling, strips.shape, whole[1], x.shape[1]).parts
     for results, added in shared_out(backend, product, all_parts, w):
         results += added
     y[...] = sums.swapaxes(0, 1)
@@ -61,7 +61,7 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
         met, results = rows[part.strip :][: part.rows], pixels[part.result :][: part.rows]
         backend.matmul(met.T, results, out=weight[part.weight])
 
-    all_parts = parts(g, tiling, strips.shape, whole[1], x.shape[1])
+    all_parts = parts(g, tiling, strips.shape, whole[1], x.shape[1]).parts
     if len(all_parts) < len(w) or seen.shape != w.shape:
         w[...] = 0
     shared_out(backend, product, all_parts, seen)
@@ -87,7 +87,7 @@ def scatter(
         backend.matmul(results, weight[part.weight].T, out=added)
         return met, added
 
-    all_parts = parts(g, tiling, strips.shape, whole[1], shape[1])
+    all_parts = parts(g, tiling, strips.shape, whole[1], shape[1]).parts
     for met, added in shared_out(backend, product, all_parts, w):
         met += added
     add_strips(backend, strips, x, g, whole[1], tiling, is_first=False)

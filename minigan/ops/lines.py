@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minigan.backend import Backend
-from minigan.gemm import Part
+from minigan.gemm import Part, Products
 from minigan.ops.windows import Geometry, Piece, landing
 from minigan.ops.winograd import PLAIN, Line, Tiling, add_or_subtract
 
@@ -194,12 +194,18 @@ def side_by_side(lines: Any, count: int, size: int, stride: int, step: int) -> A
 
 def trimmed(g: Geometry, w: Any, width: int, across: int) -> tuple[Geometry, Any]:
     """Leave out the columns of the kernel that see nothing but padding, in every window."""
+    g, columns = _trimmed(g, width, across)
+    return g, w[:, columns]
+
+
+@functools.lru_cache(maxsize=1024)
+def _trimmed(g: Geometry, width: int, across: int) -> tuple[Geometry, slice]:
     offsets = [j * g.dilation[1] - g.padding[1] for j in range(g.kernel[1])]
     met = [landing(across, width, g.stride[1], offset)[0] for offset in offsets]
     seen = [j for j, windows in enumerate(met) if windows.start < windows.stop] or [0]
     first, last = seen[0], seen[-1]
     kernel, padding = (g.kernel[0], last + 1 - first), (g.padding[0], -offsets[first])
-    return replace(g, kernel=kernel, padding=padding), w[:, first : last + 1]
+    return replace(g, kernel=kernel, padding=padding), slice(first, last + 1)
 
 
 def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice, int, slice]]:
@@ -222,10 +228,12 @@ def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice
 
 def parts(
     g: Geometry, tiling: Tiling, strips: tuple[int, ...], rows: slice, height: int
-) -> tuple[Part, ...]:
-    """Return what is multiplied in a piece, first what neighbouring results share.
+) -> Products:
+    """Return what is multiplied in a piece, where most rows meet a row of the kernel first.
 
-    `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's.
+    `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's. The
+    results are planes (P, oh, n, hop, groups, O), in each those of one product, or of one place in
+    a group of neighbours.
     """
     return _parts(g, tiling, *strips[2:4], rows.start, rows.stop, height)
 
@@ -233,15 +241,18 @@ def parts(
 @functools.lru_cache(maxsize=1024)
 def _parts(
     g: Geometry, tiling: Tiling, lines: int, n: int, start: int, stop: int, height: int
-) -> tuple[Part, ...]:
-    per_line = n * tiling.hop * tiling.across // tiling.scheme.results  # rows of a matrix
+) -> Products:
+    scheme, of_line = tiling.scheme, n * tiling.hop * tiling.across  # strips
+    of_lines, per_line = g.stride[0] * lines * of_line, of_line // scheme.results
+    met = sorted(meetings(g, slice(start, stop), height), key=lambda m: m[1].start - m[1].stop)
     found = []
-    for product in range(len(tiling.scheme.products)):
-        for i, seen, phase, met in meetings(g, slice(start, stop), height):
-            first = (phase * lines + met.start, seen.start)
-            sizes = (*first, seen.stop - seen.start)
-            found.append(Part(product, i, *(size * per_line for size in sizes)))
-    return tuple(found)
+    for i, product in enumerate(scheme.products):
+        plane = scheme.planes[i] * (stop - start) * per_line
+        for row, seen, phase, some in met:
+            strip = product.line * of_lines + (phase * lines + some.start) * of_line + product.place
+            result, count = plane + seen.start * per_line, (seen.stop - seen.start) * per_line
+            found.append(Part(i, row, strip, result, count))
+    return Products(tuple(found), scheme.scales, scheme.results)
 
 
 def matrix(a: Any) -> Any:

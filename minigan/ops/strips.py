@@ -32,7 +32,7 @@ from minigan.ops.lines import (
     trimmed,
 )
 from minigan.ops.windows import Geometry, Piece
-from minigan.ops.winograd import PLAIN, Scheme, Tiling, added_up, tiling_for
+from minigan.ops.winograd import PLAIN, Scheme, Tiling, add_or_subtract, added_up, tiling_for
 from minigan.workers import PIECE_WORK, PIECES, cut
 
 LONG = 64  # numbers in a strip; with fewer, adding up costs more than columns do
@@ -55,22 +55,18 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
 
     def piece(some):
         strips = cut_strips(backend, x, g, some, tiling)
-        out, in_place = lines_first(backend, y[some], tiling)
-        shared = shared_buffer(backend, out, scheme)
-        results = matrices(backend, shared, out, scheme)
-        factors = strip_matrices(backend, strips, scheme), taps, results
-        met = parts(g, tiling, strips.shape, some[1], x.shape[1])
-        for i, buffer in enumerate(shared if scheme.shared else [out]):
-            buffer[...] = 0 if i or bias is None else bias
-        if scheme.shared:
-            first = tuple(part for part in met if part.product < len(scheme.shared))
-            backend.add_products("results", *factors, first, scheme.scales)
-            spread(backend.xp, shared, out, scheme)
-            met = met[len(first) :]
-        backend.add_products("results", *factors, met, scheme.scales)
+        planes, in_place = result_planes(backend, y[some], tiling)
+        products = parts(g, tiling, strips.shape, some[1], x.shape[1])
+        # The first row of the kernel meets most; where that is all, nothing need be there before.
+        covered = products.parts and products.parts[0].rows == planes[0, ..., 0].size
+        fresh = bool(covered) and bias is None
+        if not fresh:
+            planes[...] = 0
+            planes[len(scheme.shared) :] = 0 if bias is None else bias
+        factors = strip_matrix(backend, strips), taps, backend.matrix(matrix(planes))
+        backend.add_products("results", *factors, products, fresh)
         if not in_place:
-            for of_y, of_out in rounds(y[some], out):
-                of_y[...] = of_out
+            put_together(backend.xp, planes, y[some], tiling)
 
     backend.each(piece, strip_pieces(backend, g, tiling, w, y))
 
@@ -95,14 +91,16 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
         totals = taps
         if scheme is not PLAIN:
             totals = backend.scratch("totals", (len(scheme.products), *taps.shape[1:]), x.dtype)
-        totals[...] = 0
         weights = [backend.matrix(stack(total)) for total in totals]
-        for some in pieces[lanes[i]]:
+        for j, some in enumerate(pieces[lanes[i]]):
             strips = cut_strips(backend, x, g, some, tiling)
             results = gathered(backend, y[some], tiling)
-            factors = strip_matrices(backend, strips, scheme), weights, results
-            met = parts(g, tiling, strips.shape, some[1], x.shape[1])
-            backend.add_products("weights", *factors, met, scheme.scales)
+            products = parts(g, tiling, strips.shape, some[1], x.shape[1])
+            fresh = j == 0 and len(products.parts) == len(totals) * g.kernel[0]
+            if j == 0 and not fresh:
+                totals[...] = 0
+            factors = strip_matrix(backend, strips), weights, results
+            backend.add_products("weights", *factors, products, fresh)
         if scheme is not PLAIN:
             for j, tap in enumerate(taps):
                 added_up(backend.xp, [p.taps[j] for p in scheme.products], totals, tap)
@@ -136,9 +134,9 @@ def scatter(
             results = gathered(backend, y[some], tiling)
             strips = empty_strips(backend, x[some[0]], g, some[1], tiling)
             strips[...] = 0
-            factors = strip_matrices(backend, strips, scheme), taps, results
-            met = parts(g, tiling, strips.shape, some[1], shape[1])
-            backend.add_products("strips", *factors, met, scheme.scales)
+            products = parts(g, tiling, strips.shape, some[1], shape[1])
+            factors = strip_matrix(backend, strips), taps, results
+            backend.add_products("strips", *factors, products)
             add_strips(backend, strips, x[some[0]], g, some[1], tiling, is_first)
 
     backend.each(lane, lanes.values())
@@ -164,71 +162,64 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
     return [(some, rows) for some in images for rows in cut(height, -(-count // max(1, n)))]
 
 
-def strip_matrices(backend: Backend, strips: Any, scheme: Scheme) -> list:
-    """Return for each product the matrix (M, pixels·C) of the strips that it may see."""
-    *outer, pixels, c = strips.shape[1:]
-    rows = strips.reshape(len(strips), math.prod(outer), pixels * c)
-    return [
-        backend.matrix(rows[product.line][product.place :: scheme.results])
-        for product in scheme.products
-    ]
+def strip_matrix(backend: Backend, strips: Any) -> Any:
+    """Return strips (..., pixels, C) as one matrix (M, pixels·C)."""
+    *outer, pixels, c = strips.shape
+    return backend.matrix(strips.reshape(math.prod(outer), pixels * c))
 
 
-def matrices(backend: Backend, shared: Any, out: Any, scheme: Scheme) -> list:
-    """Return for each product the matrix (M, O) of its results: of every second, say."""
-    rows = matrix(out)
-    return [backend.matrix(matrix(array)) for array in shared] + [
-        backend.matrix(rows[product.results.index(1) :: scheme.results]) for product in scheme.own
-    ]
+def result_planes(backend: Backend, y: Any, tiling: Tiling) -> tuple[Any, bool]:
+    """Return a place for results y (n, oh, OW, O), (P, oh, n, hop, groups, O), and if it is y.
+
+    One plane for each product that neighbours share, then one for each place in their group.
+    """
+    (n, oh, ow, o), scheme = y.shape, tiling.scheme
+    if scheme is PLAIN and n == 1 and y.flags.c_contiguous:
+        return y.reshape(1, oh, 1, 1, ow, o), True
+    planes, groups = len(scheme.shared) + scheme.results, tiling.across // scheme.results
+    return backend.scratch("results", (planes, oh, n, tiling.hop, groups, o), y.dtype), False
 
 
-def lines_first(backend: Backend, y: Any, tiling: Tiling) -> tuple[Any, bool]:
-    """Return a place for results y (n, oh, OW, O), as (oh, n, hop, across, O), and if it is y."""
-    n, oh, ow, o = y.shape
-    if (n, tiling.hop, tiling.across) == (1, 1, ow) and y.flags.c_contiguous:
-        return y.reshape(oh, 1, 1, ow, o), True
-    return backend.scratch("lines", (oh, n, tiling.hop, tiling.across, o), y.dtype), False
+def put_together(xp: Any, planes: Any, y: Any, tiling: Tiling) -> None:
+    """Write into y (n, oh, OW, O) what the planes hold, `result_planes`, which are used up."""
+    scheme = tiling.scheme
+    shared, own = planes[: len(scheme.shared)], planes[len(scheme.shared) :]
+    for place, total in enumerate(own):
+        signs = [product.results[place] for product in scheme.shared]
+        *terms, last = [(1, total), *((s, a) for s, a in zip(signs, shared, strict=True) if s)]
+        for sign, term in terms[1:]:
+            add_or_subtract(xp, sign)(total, term, out=total)
+        for of_y, some in at_place(y, place, tiling):
+            if terms:
+                add_or_subtract(xp, last[0])(total[some], last[1][some], out=of_y)
+            else:
+                of_y[...] = total[some]
 
 
-def rounds(y: Any, out: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what belongs together of results y (n, oh, OW, O) and out (oh, n, hop, across, O)."""
-    hop = out.shape[2]
-    for first in range(min(hop, y.shape[2])):
-        some = y[:, :, first::hop]
-        yield some, out[:, :, first, : some.shape[2]].swapaxes(0, 1)
-
-
-def shared_buffer(backend: Backend, out: Any, scheme: Scheme) -> Any:
-    """Return a buffer for the results (oh, n, hop, across, O) of products that neighbours share."""
-    *outer, across, o = out.shape
-    shape = (len(scheme.shared), *outer, across // scheme.results, o)
-    return backend.scratch("shared", shape, out.dtype)
-
-
-def neighbours(out: Any, scheme: Scheme) -> list:
-    """Return for each place in a group of neighbours the results of (..., across, O) there."""
-    return [out[..., place :: scheme.results, :] for place in range(scheme.results)]
-
-
-def spread(xp: Any, shared: Any, out: Any, scheme: Scheme) -> None:
-    """Set the results to what the shared products add to each."""
-    for place, results in enumerate(neighbours(out, scheme)):
-        added_up(xp, [product.results[place] for product in scheme.shared], shared, results)
-
-
-def gathered(backend: Backend, y: Any, tiling: Tiling) -> list:
-    """Return the matrices of results y (n, oh, OW, O), as each product is to see them."""
-    out, in_place = lines_first(backend, y, tiling)
+def gathered(backend: Backend, y: Any, tiling: Tiling) -> Any:
+    """Return the matrix of results y (n, oh, OW, O), in planes, as each product is to see them."""
+    planes, in_place = result_planes(backend, y, tiling)
+    scheme = tiling.scheme
+    shared, own = planes[: len(scheme.shared)], planes[len(scheme.shared) :]
     if not in_place:
         if tiling.hop * tiling.across > y.shape[2]:
-            out[...] = 0
-        for of_y, of_out in rounds(y, out):
-            of_out[...] = of_y
-    scheme = tiling.scheme
-    shared = shared_buffer(backend, out, scheme)
-    for product, array in zip(scheme.shared, shared, strict=True):
-        added_up(backend.xp, product.results, neighbours(out, scheme), array)
-    return matrices(backend, shared, out, scheme)
+            own[...] = 0
+        for place, part in enumerate(own):
+            for of_y, some in at_place(y, place, tiling):
+                part[some] = of_y
+    for product, part in zip(scheme.shared, shared, strict=True):
+        added_up(backend.xp, product.results, own, part)
+    return backend.matrix(matrix(planes))
+
+
+def at_place(y: Any, place: int, tiling: Tiling) -> Iterator[tuple[Any, tuple]]:
+    """Yield the results y (n, oh, OW, O) at a place in their group, (oh, n, groups, O).
+
+    With each, where it is in a plane (oh, n, hop, groups, O).
+    """
+    for first in range(tiling.hop):
+        some = y[:, :, first + place * tiling.hop :: tiling.hop * tiling.scheme.results]
+        yield some.swapaxes(0, 1), (slice(None), slice(None), first, slice(some.shape[2]))
 
 
 def in_taps(w: Any, scheme: Scheme) -> Any:

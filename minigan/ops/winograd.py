@@ -85,6 +85,12 @@ class Scheme:
         return self.shared + self.own
 
     @functools.cached_property
+    def planes(self) -> tuple[int, ...]:
+        """To which plane of results each product is added: a shared one has its own, before all."""
+        first = len(self.shared)
+        return *range(first), *(first + product.results.index(1) for product in self.own)
+
+    @functools.cached_property
     def scales(self) -> tuple[float, ...]:
         return tuple(product.scale for product in self.products)
 

@@ -38,7 +38,7 @@ def exchanged(what: str) -> Rule:
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
 right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, lines.parts
-right_phases, right_trimmed, right_matrices = lines.by_phase, lines.trimmed, strips.matrices
+right_phases, right_trimmed, right_at_place = lines.by_phase, lines.trimmed, strips.at_place
 right_add_taps, right_put_together = planes.add_taps, planes.put_together
 
 
@@ -104,18 +104,20 @@ def last_strips_twice(*args: Any) -> list:
     return pieces + pieces[-1:]
 
 
-def parts_but_some(*args: Any) -> tuple:
+def parts_but_some(*args: Any) -> Any:
     """In place of `parts`: the last row of the kernel meets nothing."""
-    parts = right_parts(*args)
-    return tuple(part for part in parts if part.weight < max(p.weight for p in parts))
+    products = right_parts(*args)
+    last = max(part.weight for part in products.parts)
+    return replace(products, parts=tuple(p for p in products.parts if p.weight < last), calls={})
 
 
-def parts_exchanged(*args: Any) -> tuple:
+def parts_exchanged(*args: Any) -> Any:
     """In place of `parts`: the rows of the kernel meet the strips of one another."""
-    parts = right_parts(*args)
-    rows = sorted({part.weight for part in parts})
+    products = right_parts(*args)
+    rows = sorted({part.weight for part in products.parts})
     other = dict(zip(rows, rows[::-1], strict=True))
-    return tuple(part._replace(weight=other[part.weight]) for part in parts)
+    parts = tuple(part._replace(weight=other[part.weight]) for part in products.parts)
+    return replace(products, parts=parts, calls={})
 
 
 def phases_exchanged(strips: Any, *args: Any) -> list:
@@ -126,10 +128,9 @@ def phases_exchanged(strips: Any, *args: Any) -> list:
     return [(part, pixels) for (part, _), (_, pixels) in zip(found, found[::-1], strict=True)]
 
 
-def neighbours_exchanged(backend: Any, shared: Any, out: Any, scheme: Any) -> list:
-    """In place of `matrices`: a result's own products are added to its neighbour."""
-    found, first = right_matrices(backend, shared, out, scheme), len(shared)
-    return found[:first] + found[first:][::-1]
+def neighbours_exchanged(y: Any, place: int, tiling: Any) -> Any:
+    """In place of `at_place`: the first of some neighbouring results is taken for the last."""
+    return right_at_place(y, tiling.scheme.results - 1 - place, tiling)
 
 
 def trimmed_by_one(*args: Any) -> tuple:
@@ -203,7 +204,7 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: last row of the kernel left out": helper(strips, "parts", parts_but_some),
     "strips: rows of the kernel exchanged": helper(strips, "parts", parts_exchanged),
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
-    "strips: neighbouring results exchanged": helper(strips, "matrices", neighbours_exchanged),
+    "strips: neighbouring results exchanged": helper(strips, "at_place", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
     "planes: last row of the kernel left out": helper(planes, "add_taps", taps_but_some),
     "planes: kernel flipped": helper(planes, "add_taps", flipped_taps),
