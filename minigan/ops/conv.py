@@ -145,7 +145,8 @@ def convolve_with(backend: Backend, g: Geometry, channels: int) -> Callable:
 
 def scatter_with(backend: Backend, g: Geometry, channels: int) -> Callable:
     """Return the `scatter` that suits images of so many channels on this backend."""
-    few = planes.scatter if planes.is_few(g, channels) else scatter
+    by_planes = backend.adds_products and planes.is_few(g, channels)  # on the CPU, too
+    few = planes.scatter if by_planes else scatter
     plain = strips.scatter if suit_strips(backend, g, channels) else few
     return backend.choose(plain, columns.scatter)
 
