@@ -38,9 +38,10 @@ FACTORS = {  # the two that are multiplied, in this order, to be added to the th
 
 
 class Part(NamedTuple):
-    """One product: so many `rows` of the strips, from `strip` on, and of the results.
+    """One product: so many `rows` of the results, from `result` on, and as many of the strips.
 
-    `weight` is which matrix it is of weights[product], a stack.
+    Of the strips it is every so many-th (`Products.apart`), from row `strip` on. `weight` is which
+    matrix it is of weights[product], a stack.
     """
 
     product: int
@@ -57,12 +58,12 @@ class Products:
     Attributes:
         parts: in the order in which those for the same place are added to it.
         scales: for each product.
-        hop: by how many rows two strips of a part are apart.
+        apart: by how many rows two strips of a part are apart.
     """
 
     parts: tuple[Part, ...]
     scales: tuple[float, ...]
-    hop: int = 1
+    apart: int = 1
     calls: dict = field(default_factory=dict)  # what was put together, by what it is made for
 
 
@@ -96,8 +97,9 @@ def add_products(
         into "weights":  W += scales[product] · Sᵀ @ R
         into "strips":   S += scales[product] · R @ Wᵀ
 
-    `fresh`: the first part for a place is put there, whatever it held; no other may be longer. No
-    two products may add to the same number.
+    A place is a product's strips or results, or one of its weights: parts of different products may
+    not add to the same number. `fresh`: the first part for a place is put there, whatever it held,
+    and is the whole of what the others are added to.
     """
     k, n, dtype = strips.array.shape[1], results.array.shape[1], strips.array.dtype
     parts = products.parts
@@ -128,7 +130,7 @@ def _blas_call(
     """
     cblas, cblas_batch = _cblas(dtype)
     (how_s, far_s), (how_r, far_r), of_weights = orders
-    far_s *= products.hop
+    far_s *= products.apart
     readable = how_s == how_r == NO_TRANS and all(how for how, _ in of_weights)
     if cblas is None or not readable:
         return None
@@ -206,7 +208,7 @@ def _add_by_numpy(
 ) -> None:
     first = in_turns(into, products.parts)[0] if fresh and products.parts else []
     for j, (p, i, s, r, m) in enumerate(products.parts):
-        strip = strips.array[s:][: m * products.hop : products.hop]
+        strip = strips.array[s:][: m * products.apart : products.apart]
         weight, result = weights[p].array[i], results.array[r : r + m]
         scale = strip.dtype.type(products.scales[p])
         if into == "results":

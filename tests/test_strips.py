@@ -245,6 +245,68 @@ def test_pixels_that_no_window_sees_get_nothing(monkeypatch):
     np.testing.assert_allclose(x, conv.scatter(backend.CPU, y, w, g, x.shape))
 
 
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("further", [0, 1, 2])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_planes_fill_pixels_that_no_window_sees(padding, further, stride, kernel, monkeypatch):
+    """Between windows and beyond the last, in memory that is not zero; the bias is there, too."""
+    xp = backend.CPU.xp
+    random = np.random.default_rng(0)
+    g = Geometry((kernel, kernel), (stride, stride), (padding, padding))
+    w, y = random.normal(size=(kernel, kernel, 2, 3)), random.normal(size=(2, 3, 4, 3))
+    height, width = g.input_size(3, 4)
+    shape, bias = (2, height + further, width + further, 2), random.normal(size=2)
+    expected = conv.scatter(backend.CPU, y, w, g, shape, bias)
+    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, np.nan, dtype))
+    backend.CPU.scratch("planes", (1 << 14,), np.dtype(float))[...] = np.nan
+    x = planes.scatter(backend.CPU, y, w, g, shape, bias)
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ["planes", "strips"])
+def test_images_are_filled_if_there_is_no_line_to_add(name, biased, monkeypatch):
+    xp = backend.CPU.xp
+    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, np.nan, dtype))
+    g, bias = Geometry((5, 4), (2, 2)), np.arange(1.0, 4)
+    way = getattr({"planes": planes, "strips": strips}[name], "scatter")
+    inputs = np.ones((2, 0, 4, 16)), np.ones((5, 4, 3, 16)), g, (2, 3, 10, 3)
+    x = way(backend.CPU, *inputs, bias if biased else None)
+    assert (x == (bias if biased else 0)).all()
+
+
+@pytest.mark.parametrize("channels", [(64, 0), (32, 32), (64, 8)])
+def test_results_of_any_number_of_channels_in_any_array(channels):
+    """None at all, and with strides: one image, whose results could else lie where they are."""
+    c, o = channels
+    random = np.random.default_rng(0)
+    g = Geometry((3, 5), padding=(1, 1))  # five taps: no scheme
+    x, w = random.normal(size=(1, 6, 8, c)), random.normal(size=(3, 5, c, o))
+    wide = np.zeros((1, 6, 12, o + 3))
+    y, expected = wide[:, :, 2:-4, 1 : o + 1], np.empty((1, 6, 6, o))
+    strips.convolve(backend.CPU, x, w, g, y)
+    conv.convolve(backend.CPU, x, w, g, expected)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    wide[:, :, 2:-4, 1 : o + 1] = 0
+    assert not wide.any()
+    for way in (strips.correlate, conv.correlate):
+        assert way(backend.CPU, x, expected, g).shape == w.shape
+
+
+def test_one_plan_serves_any_size_of_its_matrices():
+    """Products of the same rows, of matrices with other columns and the same distance of rows."""
+    random = np.random.default_rng(0)
+    products = gemm.Products((gemm.Part(0, 0, 0, 0, 5),), (1.0,))
+    s, w, r = (random.normal(size=shape) for shape in ((5, 9), (1, 9, 8), (5, 8)))
+    for k, n in ((9, 8), (4, 8), (4, 3), (9, 3)):
+        out = np.zeros_like(r)
+        matrices = gemm.Matrix(s[:, :k]), [gemm.Matrix(w[:, :k, :n])], gemm.Matrix(out[:, :n])
+        gemm.add_products("results", *matrices, products)
+        np.testing.assert_allclose(out[:, :n], s[:, :k] @ w[0, :k, :n])
+        assert not out[:, n:].any()
+
+
 @pytest.mark.usefixtures("threads_put_back")
 @pytest.mark.parametrize(("channels", "scheme"), [(32, "TWO_TAPS"), (64, "FOUR_TAPS")])
 def test_a_scheme_leaves_rubbish_in_a_buffer_alone(channels, scheme):

@@ -247,7 +247,7 @@ def _parts(
     met = sorted(meetings(g, slice(start, stop), height), key=lambda m: m[1].start - m[1].stop)
     found = []
     for i, product in enumerate(scheme.products):
-        plane = scheme.planes[i] * (stop - start) * per_line
+        plane = i * (stop - start) * per_line
         for row, seen, phase, some in met:
             strip = product.line * of_lines + (phase * lines + some.start) * of_line + product.place
             result, count = plane + seen.start * per_line, (seen.stop - seen.start) * per_line

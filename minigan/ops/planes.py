@@ -83,6 +83,8 @@ def scatter(
         put_together(images, planes, down, across)
 
     backend.each(lane, lanes.values())
+    if not lanes:  # no line of y
+        x[...] = 0 if bias is None else bias
     return x
 
 

@@ -58,10 +58,10 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
         planes, in_place = result_planes(backend, y[some], tiling)
         products = parts(g, tiling, strips.shape, some[1], x.shape[1])
         # The first row of the kernel meets most; where that is all, nothing need be there before.
-        covered = products.parts and products.parts[0].rows == planes[0, ..., 0].size
-        fresh = bool(covered) and bias is None
+        most = max((part.rows for part in products.parts), default=0)
+        fresh = bias is None and most == math.prod(planes.shape[1:-1])
         if not fresh:
-            planes[...] = 0
+            planes[: len(scheme.shared)] = 0
             planes[len(scheme.shared) :] = 0 if bias is None else bias
         factors = strip_matrix(backend, strips), taps, backend.matrix(matrix(planes))
         backend.add_products("results", *factors, products, fresh)
@@ -92,12 +92,12 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
         if scheme is not PLAIN:
             totals = backend.scratch("totals", (len(scheme.products), *taps.shape[1:]), x.dtype)
         weights = [backend.matrix(stack(total)) for total in totals]
-        for j, some in enumerate(pieces[lanes[i]]):
+        for number, some in enumerate(pieces[lanes[i]]):
             strips = cut_strips(backend, x, g, some, tiling)
             results = gathered(backend, y[some], tiling)
             products = parts(g, tiling, strips.shape, some[1], x.shape[1])
-            fresh = j == 0 and len(products.parts) == len(totals) * g.kernel[0]
-            if j == 0 and not fresh:
+            fresh = number == 0 and len(products.parts) == len(totals) * g.kernel[0]
+            if number == 0 and not fresh:
                 totals[...] = 0
             factors = strip_matrix(backend, strips), weights, results
             backend.add_products("weights", *factors, products, fresh)
@@ -140,6 +140,8 @@ def scatter(
             add_strips(backend, strips, x[some[0]], g, some[1], tiling, is_first)
 
     backend.each(lane, lanes.values())
+    if not lanes:  # no line of results
+        x[...] = 0 if bias is None else bias
     return x
 
 

@@ -72,7 +72,7 @@ class Scheme:
 
     Attributes:
         shared: the products that are in several results; the first is in each with +.
-        own: the products that are in one, with +.
+        own: the products that are in one, with +; in the order of the results.
         lines: from which they are made, besides the image's own.
     """
 
@@ -83,12 +83,6 @@ class Scheme:
     @functools.cached_property
     def products(self) -> tuple[Product, ...]:
         return self.shared + self.own
-
-    @functools.cached_property
-    def planes(self) -> tuple[int, ...]:
-        """To which plane of results each product is added: a shared one has its own, before all."""
-        first = len(self.shared)
-        return *range(first), *(first + product.results.index(1) for product in self.own)
 
     @functools.cached_property
     def scales(self) -> tuple[float, ...]:
