@@ -258,7 +258,7 @@ def test_planes_fill_pixels_that_no_window_sees(padding, further, stride, kernel
     height, width = g.input_size(3, 4)
     shape, bias = (2, height + further, width + further, 2), random.normal(size=2)
     expected = conv.scatter(backend.CPU, y, w, g, shape, bias)
-    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, np.nan, dtype))
+    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, 7, dtype))
     backend.CPU.scratch("planes", (1 << 14,), np.dtype(float))[...] = np.nan
     x = planes.scatter(backend.CPU, y, w, g, shape, bias)
     np.testing.assert_allclose(x, expected, atol=1e-12)
@@ -268,9 +268,9 @@ def test_planes_fill_pixels_that_no_window_sees(padding, further, stride, kernel
 @pytest.mark.parametrize("name", ["planes", "strips"])
 def test_images_are_filled_if_there_is_no_line_to_add(name, biased, monkeypatch):
     xp = backend.CPU.xp
-    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, np.nan, dtype))
+    monkeypatch.setattr(xp, "empty", lambda shape, dtype=float: xp.full(shape, 7, dtype))
     g, bias = Geometry((5, 4), (2, 2)), np.arange(1.0, 4)
-    way = getattr({"planes": planes, "strips": strips}[name], "scatter")
+    way = {"planes": planes, "strips": strips}[name].scatter
     inputs = np.ones((2, 0, 4, 16)), np.ones((5, 4, 3, 16)), g, (2, 3, 10, 3)
     x = way(backend.CPU, *inputs, bias if biased else None)
     assert (x == (bias if biased else 0)).all()
@@ -286,12 +286,12 @@ def test_results_of_any_number_of_channels_in_any_array(channels):
     wide = np.zeros((1, 6, 12, o + 3))
     y, expected = wide[:, :, 2:-4, 1 : o + 1], np.empty((1, 6, 6, o))
     strips.convolve(backend.CPU, x, w, g, y)
-    conv.convolve(backend.CPU, x, w, g, expected)
+    if o:
+        conv.convolve(backend.CPU, x, w, g, expected)
     np.testing.assert_allclose(y, expected, atol=1e-12)
     wide[:, :, 2:-4, 1 : o + 1] = 0
     assert not wide.any()
-    for way in (strips.correlate, conv.correlate):
-        assert way(backend.CPU, x, expected, g).shape == w.shape
+    assert strips.correlate(backend.CPU, x, expected, g).shape == w.shape
 
 
 def test_one_plan_serves_any_size_of_its_matrices():
