@@ -143,7 +143,7 @@ def widened(x: Any) -> tuple[Any, Callable[[Any], Any]]:
     """
     channels = x.shape[-1]
     pixels = x.size // max(1, channels)
-    limit = max(1, WIDE // max(1, channels))
+    limit = max(1, min(pixels, WIDE // max(1, channels)))
     many = next((k for k in range(limit, 0, -1) if pixels % k == 0), 1)
     return x.reshape(
         -1, many * channels

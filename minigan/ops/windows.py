@@ -160,6 +160,8 @@ def as_pair(value: Pair, who: str, name: str, least: int) -> tuple[int, int]:
     Raises:
         ValueError: anything else.
     """
+    if type(value) is int and value >= least:  # as most are: each convolution comes here four times
+        return value, value
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     whole = all(isinstance(v, numbers.Real) and v % 1 == 0 and v >= least for v in pair)
     if len(pair) != 2 or not whole:
