@@ -17,7 +17,7 @@ from minigan.ops.shape import reshape
 from minigan.ops.windows import check_image
 from minigan.tensor import Tensor
 
-WIDE = 1 << 14  # numbers in a row that vectors of channels are repeated to
+WIDE = 1 << 13  # numbers in a row that vectors of channels are repeated to
 
 
 class BatchNorm(Op):
