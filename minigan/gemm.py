@@ -134,19 +134,18 @@ def _blas_call(
     readable = how_s == how_r == NO_TRANS and all(how for how, _ in of_weights)
     if cblas is None or not readable:
         return None
-    calls = []  # both factors' order, M, N, K, scale, the distances of rows, what is there times
-    groups = in_turns(into, products.parts)  # which calls of one product each
+    calls = []  # both factors' order, M, N, K, scale, the distances of rows, and β
+    groups = in_turns(into, products.parts)
     for i, (p, _, _, _, m) in enumerate(products.parts):
         how_w, far_w = of_weights[p]
-        kept = 0.0 if fresh and i in groups[0] else 1.0
-        scale = products.scales[p]
+        scale, beta = products.scales[p], 0.0 if fresh and i in groups[0] else 1.0
         if into == "results":
-            calls.append((NO_TRANS, how_w, m, n, k, scale, far_s, far_w, far_r, kept))
+            calls.append((NO_TRANS, how_w, m, n, k, scale, far_s, far_w, far_r, beta))
         elif into == "strips":
             turned = NO_TRANS + TRANS - how_w
-            calls.append((NO_TRANS, turned, m, k, n, scale, far_r, far_w, far_s, kept))
+            calls.append((NO_TRANS, turned, m, k, n, scale, far_r, far_w, far_s, beta))
         elif how_w == NO_TRANS:
-            calls.append((TRANS, NO_TRANS, k, n, m, scale, far_s, far_r, far_w, kept))
+            calls.append((TRANS, NO_TRANS, k, n, m, scale, far_s, far_r, far_w, beta))
         else:
             return None
     if cblas_batch is None or min(part.rows for part in products.parts) * k * n <= SMALL:
@@ -169,8 +168,8 @@ def in_turns(into: str, parts: tuple[Part, ...]) -> list[list[int]]:
 
 
 def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
-    for (*shape, far_a, far_b, far_out, kept), *at in zip(calls, a, b, out, strict=True):
-        cblas(ROW_MAJOR, *shape, at[0], far_a, at[1], far_b, kept, at[2], far_out)
+    for (*shape, far_a, far_b, far_out, beta), *at in zip(calls, a, b, out, strict=True):
+        cblas(ROW_MAJOR, *shape, at[0], far_a, at[1], far_b, beta, at[2], far_out)
 
 
 class _Batch:
@@ -180,7 +179,7 @@ class _Batch:
         number, count = NUMBERS[dtype][1], len(calls)
         kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE, number)
         columns = zip(*calls, strict=True)
-        *self.shape, self.far_a, self.far_b, self.far_out, self.kept = (
+        *self.shape, self.far_a, self.far_b, self.far_out, self.betas = (
             (kind * count)(*column) for kind, column in zip(kinds, columns, strict=True)
         )
         self.addresses = WHERE * count
@@ -189,7 +188,7 @@ class _Batch:
     def call(self, cblas_batch: Callable, a: list, b: list, out: list) -> None:
         a, b, out = self.addresses(*a), self.addresses(*b), self.addresses(*out)
         far_a, far_b, far_out = self.far_a, self.far_b, self.far_out
-        factors = (a, far_a, b, far_b, self.kept, out, far_out)
+        factors = (a, far_a, b, far_b, self.betas, out, far_out)
         cblas_batch(ENUM(ROW_MAJOR), *self.shape, *factors, *self.sizes)
 
 
@@ -206,7 +205,7 @@ def _add_by_numpy(
     products: Products,
     fresh: bool,
 ) -> None:
-    first = in_turns(into, products.parts)[0] if fresh and products.parts else []
+    first = in_turns(into, products.parts)[:1] if fresh else []
     for j, (p, i, s, r, m) in enumerate(products.parts):
         strip = strips.array[s:][: m * products.apart : products.apart]
         weight, result = weights[p].array[i], results.array[r : r + m]
@@ -217,7 +216,7 @@ def _add_by_numpy(
             out, product = weight, scale * (strip.T @ result)
         else:
             out, product = strip, scale * (result @ weight.T)
-        if j in first:
+        if first and j in first[0]:
             out[...] = product
         else:
             out += product

@@ -224,11 +224,11 @@ class Adam(Optimizer):
         xp.multiply(g, g, out=a)
         a *= 1 - beta2
         v += a
-        corrected = math.sqrt(1 - beta2**t)  # m̂ / (√v̂ + ε) with one pass less, as in section 2
+        correction = math.sqrt(1 - beta2**t)  # m̂ / (√v̂ + ε) with one pass less, as in section 2
         xp.sqrt(v, out=a)
-        a += self.eps * corrected
+        a += self.eps * correction
         xp.divide(m, a, out=a)
-        a *= self.lr * corrected / (1 - beta1**t)
+        a *= self.lr * correction / (1 - beta1**t)
         p -= a
 
     def _all_at_once(self, backend: backends.Backend, numbers: list[int]) -> None:

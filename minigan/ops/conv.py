@@ -36,6 +36,7 @@ from minigan.ops.windows import (
     Geometry,
     Pair,
     as_pair,
+    by_images,
     check_image,
     geometry,
     im2col,
@@ -75,19 +76,18 @@ def scatter(
     width = g.groups * weight.shape[1]
     images = filled(backend.xp, shape, y.dtype, bias)
     x = images.reshape(*shape[:3], g.groups, w.shape[2])
-    lanes: dict[int, list] = {}  # windows of one image overlap: its pieces come one by one
-    for some in pieces(y.shape, width, y.itemsize, backend.column_bytes):
-        lanes.setdefault(some[0].start, []).append(some)
 
     def lane(cuts):
         for some in cuts:
-            pixels = pixel_matrix(y[some], g)  # (G, n·oh·ow, O/G)
+            part = y[some]
+            pixels = pixel_matrix(part, g)  # (G, n·oh·ow, O/G)
             product = backend.scratch("product", (*pixels.shape[:2], weight.shape[1]), x.dtype)
             backend.matmul(pixels, weight.transpose(0, 2, 1), out=product)
-            windows = product.reshape(g.groups, *y[some].shape[:3], *w.shape[:3])
-            scatter_windows(windows.transpose(1, 2, 3, 4, 5, 0, 6), x[some[0]], g, some[1].start)
+            patches = product.reshape(g.groups, *part.shape[:3], *w.shape[:3])
+            scatter_windows(patches.transpose(1, 2, 3, 4, 5, 0, 6), x[some[0]], g, some[1].start)
 
-    backend.each(lane, lanes.values())
+    cuts = pieces(y.shape, width, y.itemsize, backend.column_bytes)
+    backend.each(lane, by_images(cuts))
     return images
 
 
@@ -145,9 +145,11 @@ def convolve_with(backend: Backend, g: Geometry, channels: int) -> Callable:
 
 def scatter_with(backend: Backend, g: Geometry, channels: int) -> Callable:
     """Return the `scatter` that suits images of so many channels on this backend."""
-    by_planes = backend.adds_products and planes.is_few(g, channels)  # on the CPU, too
-    few = planes.scatter if by_planes else scatter
-    plain = strips.scatter if suit_strips(backend, g, channels) else few
+    plain = scatter
+    if suit_strips(backend, g, channels):
+        plain = strips.scatter
+    elif backend.adds_products and planes.is_few(g, channels):  # on the CPU, too
+        plain = planes.scatter
     return backend.choose(plain, columns.scatter)
 
 

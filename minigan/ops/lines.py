@@ -229,7 +229,7 @@ def meetings(g: Geometry, rows: slice, height: int) -> Iterator[tuple[int, slice
 def parts(
     g: Geometry, tiling: Tiling, strips: tuple[int, ...], rows: slice, height: int
 ) -> Products:
-    """Return what is multiplied in a piece, where most rows meet a row of the kernel first.
+    """Return what is multiplied in a piece: first the row of the kernel that most results meet.
 
     `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's. The
     results are planes (P, oh, n, hop, groups, O), in each those of one product, or of one place in

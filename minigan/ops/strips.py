@@ -31,7 +31,7 @@ from minigan.ops.lines import (
     stack,
     trimmed,
 )
-from minigan.ops.windows import Geometry, Piece
+from minigan.ops.windows import Geometry, Piece, by_images
 from minigan.ops.winograd import PLAIN, Scheme, Tiling, add_or_subtract, added_up, tiling_for
 from minigan.workers import PIECE_WORK, PIECES, cut
 
@@ -57,9 +57,9 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
         strips = cut_strips(backend, x, g, some, tiling)
         planes, in_place = result_planes(backend, y[some], tiling)
         products = parts(g, tiling, strips.shape, some[1], x.shape[1])
-        # The first row of the kernel meets most; where that is all, nothing need be there before.
-        most = max((part.rows for part in products.parts), default=0)
-        fresh = bias is None and most == math.prod(planes.shape[1:-1])
+        # The first part is the longest. Where it is a whole plane, nothing need be there before.
+        longest = products.parts[0].rows if products.parts else 0
+        fresh = bias is None and longest == math.prod(planes.shape[1:-1])
         if not fresh:
             planes[: len(scheme.shared)] = 0
             planes[len(scheme.shared) :] = 0 if bias is None else bias
@@ -122,9 +122,7 @@ def scatter(
     tiling = tiling_for(g, shape[3], y.shape)
     scheme = tiling.scheme
     taps = sums_of_taps(backend, w, scheme)
-    lanes: dict[int, list] = {}  # strips of one image overlap: its pieces come one by one
-    for some in strip_pieces(backend, g, tiling, w, y):
-        lanes.setdefault(some[0].start, []).append(some)
+    lanes = by_images(strip_pieces(backend, g, tiling, w, y))
 
     def lane(pieces):
         is_first = len(pieces) == 1 and bias is None and scheme is not PLAIN
@@ -139,7 +137,7 @@ def scatter(
             backend.add_products("strips", *factors, products)
             add_strips(backend, strips, x[some[0]], g, some[1], tiling, is_first)
 
-    backend.each(lane, lanes.values())
+    backend.each(lane, lanes)
     if not lanes:  # no line of results
         x[...] = 0 if bias is None else bias
     return x

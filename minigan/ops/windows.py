@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,14 @@ def pieces(shape: tuple[int, ...], width: int, itemsize: int, limit: int) -> lis
         count = -(-count // PIECES) * PIECES
     images = cut(n, count)
     return [(some, rows) for some in images for rows in cut(oh, -(-count // max(1, n)))]
+
+
+def by_images(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    """Return the pieces of the same images together: windows overlap, so one thread adds them."""
+    found: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(piece[0].start, []).append(piece)
+    return list(found.values())
 
 
 def im2col(backend: Backend, x: Any, g: Geometry, piece: Piece, across: int) -> Any:

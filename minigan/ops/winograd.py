@@ -56,7 +56,7 @@ class Product:
         line: which line the strip is taken from: 0 is the image's own, the others are the scheme's.
         place: which of the strips of a group of neighbouring results it is.
         taps: with which sign each tap is in the sum; 0 for none. The first sign is +.
-        results: with which sign it is in each result.
+        results: with which sign it is in each result, likewise.
     """
 
     line: int
@@ -71,7 +71,7 @@ class Scheme:
     """How some neighbouring results of a filter are made.
 
     Attributes:
-        shared: the products that are in several results; the first is in each with +.
+        shared: the products that are in several results.
         own: the products that are in one, with +; in the order of the results.
         lines: from which they are made, besides the image's own.
     """
