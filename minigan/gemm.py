@@ -70,14 +70,15 @@ class Products:
 class Matrix:
     """An array (M, N), or a stack of such, as BLAS takes it: where it begins, and how it is read.
 
-    `step` is by how many bytes two rows are apart, or two matrices of the stack.
+    `order` is how BLAS is to read it, the distance of its rows, and by how many bytes two rows are
+    apart, or two matrices of the stack.
     """
 
-    __slots__ = ("address", "array", "layout", "step")
+    __slots__ = ("address", "array", "order")
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.address, self.step = array, array.ctypes.data, array.strides[0]
-        self.layout = _order(array if array.ndim == 2 else array[0])
+        self.array, self.address = array, array.ctypes.data
+        self.order = *_order(array if array.ndim == 2 else array[0]), array.strides[0]
 
 
 def add_products(
@@ -102,56 +103,48 @@ def add_products(
     and is the whole of what the others are added to.
     """
     k, n, dtype = strips.array.shape[1], results.array.shape[1], strips.array.dtype
-    parts = products.parts
-    if not parts or not k or not n:  # no number to add; BLAS does not take that
+    if not products.parts or not k or not n:  # no number to add; BLAS does not take that
         return _add_by_numpy(into, strips, weights, results, products, fresh)
-    orders = strips.layout, results.layout, tuple(w.layout for w in weights)
+    orders = strips.order, results.order, tuple(w.order for w in weights)
     key = into, fresh, orders, k, n, dtype
     if key not in products.calls:
-        products.calls[key] = _blas_call(into, products, orders, fresh, k, n, dtype)
-    call = products.calls[key]
-    if call is None:
+        products.calls[key] = _blas_calls(into, products, orders, fresh, k, n, dtype)
+    calls = products.calls[key]
+    if calls is None:
         return _add_by_numpy(into, strips, weights, results, products, fresh)
-    at = {
-        "strips": [strips.address + s * strips.step for _, _, s, _, _ in parts],
-        "weights": [weights[p].address + i * weights[p].step for p, i, _, _, _ in parts],
-        "results": [results.address + r * results.step for _, _, _, r, _ in parts],
-    }
-    a, b = (at[name] for name in FACTORS[into])
-    call(a, b, at[into])
+    calls.make([strips.address, results.address, *(w.address for w in weights)])
 
 
-def _blas_call(
+def _blas_calls(
     into: str, products: Products, orders: tuple, fresh: bool, k: int, n: int, dtype: np.dtype
-) -> Callable[[list, list, list], None] | None:
-    """Return a function of the addresses of both factors and of what they are added to.
-
-    All else that BLAS is told is the same in every step. None if BLAS cannot read the matrices.
-    """
+) -> _Calls | None:
+    """Return the calls of BLAS for products; None if it cannot read the matrices."""
     cblas, cblas_batch = _cblas(dtype)
-    (how_s, far_s), (how_r, far_r), of_weights = orders
+    (how_s, far_s, step_s), (how_r, far_r, step_r), of_weights = orders
     far_s *= products.apart
-    readable = how_s == how_r == NO_TRANS and all(how for how, _ in of_weights)
+    readable = how_s == how_r == NO_TRANS and all(how for how, _, _ in of_weights)
     if cblas is None or not readable:
         return None
-    calls = []  # both factors' order, M, N, K, scale, the distances of rows, and β
+    numbers = []  # both factors' order, M, N, K, scale, the distances of rows, and β
+    places = []  # both factors', and of what they are added to: number of the matrix, bytes
     groups = in_turns(into, products.parts)
-    for i, (p, _, _, _, m) in enumerate(products.parts):
-        how_w, far_w = of_weights[p]
+    for i, (p, w, s, r, m) in enumerate(products.parts):
+        how_w, far_w, step_w = of_weights[p]
         scale, beta = products.scales[p], 0.0 if fresh and i in groups[0] else 1.0
         if into == "results":
-            calls.append((NO_TRANS, how_w, m, n, k, scale, far_s, far_w, far_r, beta))
+            numbers.append((NO_TRANS, how_w, m, n, k, scale, far_s, far_w, far_r, beta))
         elif into == "strips":
             turned = NO_TRANS + TRANS - how_w
-            calls.append((NO_TRANS, turned, m, k, n, scale, far_r, far_w, far_s, beta))
+            numbers.append((NO_TRANS, turned, m, k, n, scale, far_r, far_w, far_s, beta))
         elif how_w == NO_TRANS:
-            calls.append((TRANS, NO_TRANS, k, n, m, scale, far_s, far_r, far_w, beta))
+            numbers.append((TRANS, NO_TRANS, k, n, m, scale, far_s, far_r, far_w, beta))
         else:
             return None
+        at = {"strips": (0, s * step_s), "results": (1, r * step_r), "weights": (2 + p, w * step_w)}
+        places += [at[name] for name in (*FACTORS[into], into)]
     if cblas_batch is None or min(part.rows for part in products.parts) * k * n <= SMALL:
-        return functools.partial(_call_each, cblas, calls)
-    batches = [(some, _Batch(dtype, [calls[i] for i in some])) for some in groups]
-    return functools.partial(_call_batches, cblas_batch, batches)
+        return _Calls(cblas, numbers, places)
+    return _Batches(cblas_batch, numbers, places, groups, dtype)
 
 
 def in_turns(into: str, parts: tuple[Part, ...]) -> list[list[int]]:
@@ -167,34 +160,51 @@ def in_turns(into: str, parts: tuple[Part, ...]) -> list[list[int]]:
     return turns
 
 
-def _call_each(cblas: Callable, calls: list[tuple], a: list, b: list, out: list) -> None:
-    for (*shape, far_a, far_b, far_out, beta), *at in zip(calls, a, b, out, strict=True):
-        cblas(ROW_MAJOR, *shape, at[0], far_a, at[1], far_b, beta, at[2], far_out)
+class _Calls:
+    """Calls of BLAS, one for each product. Only the addresses are new in every step."""
+
+    def __init__(self, cblas: Callable, numbers: list[tuple], places: list[tuple]) -> None:
+        self.cblas, self.numbers = cblas, numbers
+        self.matrix, self.bytes = np.array(places, np.int64).T.copy()
+
+    def addresses(self, beginnings: list[int]) -> np.ndarray:
+        """Return the addresses, of matrices that begin there."""
+        return np.array(beginnings, np.int64)[self.matrix] + self.bytes
+
+    def make(self, beginnings: list[int]) -> None:
+        at = iter(self.addresses(beginnings).tolist())
+        calls = zip(self.numbers, at, at, at, strict=True)
+        for (*shape, far_a, far_b, far_c, beta), a, b, c in calls:
+            self.cblas(ROW_MAJOR, *shape, a, far_a, b, far_b, beta, c, far_c)
 
 
-class _Batch:
-    """Products of which no two are added to the same place, in one call of BLAS."""
+class _Batches(_Calls):
+    """Calls of BLAS with several products each, of which no two are added to the same place."""
 
-    def __init__(self, dtype: np.dtype, calls: list[tuple]) -> None:
-        number, count = NUMBERS[dtype][1], len(calls)
-        kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE, number)
-        columns = zip(*calls, strict=True)
-        *self.shape, self.far_a, self.far_b, self.far_out, self.betas = (
-            (kind * count)(*column) for kind, column in zip(kinds, columns, strict=True)
-        )
-        self.addresses = WHERE * count
-        self.sizes = SIZE(count), (SIZE * count)(*[1] * count)  # as many groups, of one product
+    def __init__(
+        self, cblas: Callable, numbers: list, places: list, groups: list, dtype: np.dtype
+    ) -> None:
+        # Of a group all first factors, then all second, then what they are added to.
+        in_groups = [places[3 * i + j] for some in groups for j in range(3) for i in some]
+        super().__init__(cblas, [], in_groups)
+        number, pointer = NUMBERS[dtype][1], ctypes.sizeof(WHERE)
+        kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE, number, SIZE)
+        self.kept, first = [], 0  # what the numbers point to
+        for some in groups:
+            count, ones = len(some), [1] * len(some)  # as many groups for BLAS, of one product each
+            columns = [*zip(*(numbers[i] for i in some), strict=True), ones]
+            arrays = [(kind * count)(*c) for kind, c in zip(kinds, columns, strict=True)]
+            tables = [pointer * (first + j * count) for j in range(3)]
+            self.kept += arrays
+            self.numbers.append((*map(ctypes.addressof, arrays), *tables, count))
+            first += 3 * count
 
-    def call(self, cblas_batch: Callable, a: list, b: list, out: list) -> None:
-        a, b, out = self.addresses(*a), self.addresses(*b), self.addresses(*out)
-        far_a, far_b, far_out = self.far_a, self.far_b, self.far_out
-        factors = (a, far_a, b, far_b, self.betas, out, far_out)
-        cblas_batch(ENUM(ROW_MAJOR), *self.shape, *factors, *self.sizes)
-
-
-def _call_batches(cblas_batch: Callable, groups: list, a: list, b: list, out: list) -> None:
-    for some, batch in groups:
-        batch.call(cblas_batch, [a[i] for i in some], [b[i] for i in some], [out[i] for i in some])
+    def make(self, beginnings: list[int]) -> None:
+        at = self.addresses(beginnings)  # as long as it is held, the pointers point to it
+        first = at.ctypes.data
+        for *shape, far_a, far_b, far_c, betas, sizes, a, b, c, count in self.numbers:
+            factors = first + a, far_a, first + b, far_b, betas, first + c, far_c
+            self.cblas(ROW_MAJOR, *shape, *factors, count, sizes)
 
 
 def _add_by_numpy(
@@ -249,5 +259,6 @@ def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
                 cblas.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
                 if cblas_batch is not None:
                     cblas_batch.restype = None
+                    cblas_batch.argtypes = [ENUM, *[WHERE] * 13, SIZE, WHERE]
                 return cblas, cblas_batch
     return None, None

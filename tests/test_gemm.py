@@ -104,10 +104,13 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
 
     Several matrices of each kind, of which some are read as they are and some turned.
     """
-    calls, call = [], gemm._Batch.call
-    monkeypatch.setattr(
-        gemm._Batch, "call", lambda batch, *at: calls.append(len(at[1])) or call(batch, *at)
-    )
+    calls, make = [], gemm._Batches.make
+
+    def counted(batches, beginnings):
+        calls.extend(count for *_, count in batches.numbers)
+        make(batches, beginnings)
+
+    monkeypatch.setattr(gemm._Batches, "make", counted)
     random = np.random.default_rng(0)
     m, k, n, count, rows = 150, 96, 80, 3, 2  # of products, and of rows of the kernel
     turned = into == "results"
@@ -140,7 +143,7 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
 
 def test_small_products_are_not_made_together(monkeypatch):
     """An OpenBLAS that crashes on them is in many wheels of NumPy."""
-    monkeypatch.setattr(gemm._Batch, "call", lambda *_: pytest.fail("made together"))
+    monkeypatch.setattr(gemm._Batches, "make", lambda *_: pytest.fail("made together"))
     s, w, r = np.ones((106, 100)), np.ones((2, 100, 100)), np.zeros((106, 100))
     products = gemm.Products((gemm.Part(0, 0, 0, 0, 106), gemm.Part(0, 1, 0, 0, 100)), (1.0,))
     gemm.add_products("results", gemm.Matrix(s), [gemm.Matrix(w)], gemm.Matrix(r), products)
