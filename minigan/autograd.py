@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from minigan import backend as backends
@@ -60,6 +60,7 @@ class Op:
         self._saved: tuple | None = ()
 
     @classmethod
+    @cache  # asked for at every call
     def name(cls) -> str:
         """Return the op's name as users call it: Conv2d -> conv2d, LogSoftmax -> log_softmax."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()

@@ -286,14 +286,11 @@ def blocks(function: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
     """Call `function` on the arrays a block at a time, cut alike along their first axis.
 
     The workers share the blocks, and a chain of passes over one mostly stays in the cache. Returns
-    the results in order.
+    the results in order. For products the function calls `matmul`.
     """
     largest = max(a.size for a in arrays)
-    if _busy():
+    if largest < 2 * BLOCK or _busy():
         return [function(*arrays)]
-    if largest < 2 * BLOCK:
-        with _pool.one_blas_thread():
-            return [function(*arrays)]
     pieces = -(-largest // (BLOCK * 2)) * 2  # even, so that of two workers none is left over
     return each(lambda some: function(*(a[some] for a in arrays)), cut(len(arrays[0]), pieces))
 
@@ -341,4 +338,4 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         buffer = np.empty(size, np.uint8)
         if size <= SCRATCH_BYTES:
             buffers[name] = buffer
-    return buffer[:size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, buffer)

@@ -197,9 +197,10 @@ def test_a_scheme_is_right(scheme):
     random = np.random.default_rng(0)
     pixels, taps = random.normal(size=scheme.taps + scheme.results), random.normal(size=scheme.taps)
     lines = [pixels]
-    for line in scheme.lines:
-        source = lines[line.of]
-        lines.append(source[: -line.further] + line.sign * source[line.further :])
+    for step in scheme.lines:
+        assert step.made.start == len(lines)
+        made = [line[: -step.further] + step.sign * line[step.further :] for line in lines[step.of]]
+        lines += made
     for line, terms in zip(lines, scheme.terms, strict=True):
         assert line[0] == pytest.approx(sum(sign * pixels[further] for further, sign in terms))
     found = np.zeros(scheme.results)

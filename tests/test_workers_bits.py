@@ -9,7 +9,7 @@ import minigan as mg
 from minigan import backend, losses, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import few, planes, strips, windows, winograd
+from minigan.ops import few, norm, planes, strips, windows, winograd
 from minigan.specs import REGISTRY, check, reference
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
@@ -43,6 +43,7 @@ def tiny_pieces(monkeypatch, request):
     monkeypatch.setattr(few, "SHARED_WORK", 64)
     monkeypatch.setattr(strips, "PIECE_WORK", 64)
     monkeypatch.setattr(workers, "BLOCK", 2)
+    monkeypatch.setattr(norm, "WIDE", 1)
     monkeypatch.setattr(workers, "PIECE_WORK", 64)
     monkeypatch.setattr(windows, "PIECE_ROWS", 2)
     monkeypatch.setattr(backend.Host, "column_bytes", 64)

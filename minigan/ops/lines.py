@@ -17,7 +17,7 @@ import numpy as np
 from minigan.backend import Backend
 from minigan.gemm import Part, Products
 from minigan.ops.windows import Geometry, Piece, landing
-from minigan.ops.winograd import PLAIN, Line, Tiling, add_or_subtract
+from minigan.ops.winograd import PLAIN, Lines, Tiling, add_or_subtract
 
 
 def cut_strips(backend: Backend, x: Any, g: Geometry, piece: Piece, tiling: Tiling) -> Any:
@@ -58,7 +58,7 @@ def empty_strips(backend: Backend, x: Any, g: Geometry, rows: slice, tiling: Til
     last = min(height, (rows.stop - 1) * stride - g.padding[0] + g.span()[0])
     lines = max(0, -(-(last - first) // stride))
     of_line = (tiling.hop, tiling.across, tiling.pixels, c)
-    shape = (1 + len(tiling.scheme.lines), stride, lines, n, *of_line)
+    shape = (len(tiling.scheme.terms), stride, lines, n, *of_line)
     return backend.scratch("strips", shape, x.dtype)
 
 
@@ -111,23 +111,24 @@ def cut_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling) -> No
     These are made of all lines (..., W, C) at once, as of one long row of numbers. That is wrong
     where a line ends and meets the start of the next; what belongs there is put there afterwards.
     """
-    own, *others = made = as_lines(part)  # (..., hop, W', C)
-    (hop, length, c), width = own.shape[-3:], lines.shape[-2]
+    made = as_lines(part)  # (L, ..., hop, W', C)
+    (hop, length, c), width = made.shape[-3:], lines.shape[-2]
     offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
     for first, offset in enumerate(offsets):
-        line, (taken, columns) = own[..., first, :, :], landing(length, width, 1, offset)
+        line, (taken, columns) = made[0, ..., first, :, :], landing(length, width, 1, offset)
         line[..., : taken.start, :] = 0
         line[..., taken, :] = lines[..., columns, :]
         if taken.stop < length:
             line[..., taken.stop :, :] = 0
-    for line, how in zip(others, tiling.scheme.lines, strict=True):
-        source, ahead = made[how.of], how.further * tiling.pixels
-        row = source.reshape(-1)
-        add_or_subtract(xp, how.sign)(
-            row[: -ahead * c], row[ahead * c :], out=line.reshape(-1)[: -ahead * c]
+    for step in tiling.scheme.lines:
+        ahead = step.further * tiling.pixels
+        source, rows = rows_of(made[step.of])
+        target, sums = rows_of(made[step.made])
+        add_or_subtract(xp, step.sign)(
+            rows[:, : -ahead * c], rows[:, ahead * c :], out=sums[:, : -ahead * c]
         )
-        line[..., length - ahead :, :] = source[..., length - ahead :, :]
-        for end, pixels, sign in beyond(line, lines, offsets, how, tiling):
+        target[..., length - ahead :, :] = source[..., length - ahead :, :]
+        for end, pixels, sign in beyond(target, lines, offsets, step, tiling):
             add_or_subtract(xp, sign)(end, pixels, out=end)
 
 
@@ -136,44 +137,52 @@ def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_fi
 
     The strips are used up.
     """
-    own, *others = made = as_lines(part)  # (..., hop, W', C)
-    (hop, length, c), width = own.shape[-3:], lines.shape[-2]
+    made = as_lines(part)  # (L, ..., hop, W', C)
+    (hop, length, c), width = made.shape[-3:], lines.shape[-2]
     offsets = [first * g.stride[1] - g.padding[1] for first in range(hop)]
     if is_first:
         _, columns = landing(length, width, 1, offsets[0])
         lines[..., columns.stop :, :] = 0  # before it there is none: padding is not negative
-    for line, how in reversed(list(zip(others, tiling.scheme.lines, strict=True))):
-        source, ahead = made[how.of], how.further * tiling.pixels
-        source += line
-        for end, pixels, sign in beyond(line, lines, offsets, how, tiling):
+    for step in reversed(tiling.scheme.lines):
+        ahead = step.further * tiling.pixels
+        source, rows = rows_of(made[step.of])
+        target, sums = rows_of(made[step.made])
+        source += target
+        for end, pixels, sign in beyond(target, lines, offsets, step, tiling):
             add_or_subtract(xp, sign)(pixels, end, out=pixels)
-        line[..., length - ahead :, :] = 0  # else it would be added to the start of the next line
-        row = source.reshape(-1)[ahead * c :]
-        add_or_subtract(xp, how.sign)(row, line.reshape(-1)[: -ahead * c], out=row)
+        target[..., length - ahead :, :] = 0  # else it would be added to the start of the next line
+        rows = rows[:, ahead * c :]
+        add_or_subtract(xp, step.sign)(rows, sums[:, : -ahead * c], out=rows)
     for first, offset in enumerate(offsets):
         given, columns = landing(length, width, 1, offset)
         pixels = lines[..., columns, :]
         if is_first and first == 0:
-            pixels[...] = own[..., first, given, :]
+            pixels[...] = made[0, ..., first, given, :]
         else:
-            pixels += own[..., first, given, :]
+            pixels += made[0, ..., first, given, :]
 
 
 def beyond(
-    line: Any, lines: Any, offsets: list[int], how: Line, tiling: Tiling
+    made: Any, lines: Any, offsets: list[int], step: Lines, tiling: Tiling
 ) -> Iterator[tuple[Any, Any, int]]:
-    """Yield parts of the end of a line (..., hop, W', C) with the pixels beyond it that they add.
+    """Yield parts of the ends of lines (L, ..., hop, W', C) with the pixels beyond that they add.
 
     These are pixels of the image's lines (..., W, C), each with its sign.
     """
-    length, ahead = line.shape[-2], how.further * tiling.pixels
-    for further, sign in tiling.scheme.terms[how.of]:
-        for first, offset in enumerate(offsets):
-            start = length + offset + further * tiling.pixels
-            taken, columns = landing(ahead, lines.shape[-2], 1, start)
-            if taken.start < taken.stop:
-                end = line[..., length - ahead :, :][..., first, taken, :]
-                yield end, lines[..., columns, :], how.sign * sign
+    length, ahead = made.shape[-2], step.further * tiling.pixels
+    for line, terms in zip(made, tiling.scheme.terms[step.of], strict=True):
+        for further, sign in terms:
+            for first, offset in enumerate(offsets):
+                start = length + offset + further * tiling.pixels
+                taken, columns = landing(ahead, lines.shape[-2], 1, start)
+                if taken.start < taken.stop:
+                    end = line[..., length - ahead :, :][..., first, taken, :]
+                    yield end, lines[..., columns, :], step.sign * sign
+
+
+def rows_of(lines: Any) -> tuple[Any, Any]:
+    """Return lines (L, ..., W', C), and each of the L with all its numbers in a row."""
+    return lines, lines.reshape(len(lines), -1)
 
 
 def as_lines(part: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from minigan.autograd import OUT, Op
 from minigan.ops.activation import bend, bend_slopes, by_blocks, check_slope, leaky_relu
 from minigan.ops.arithmetic import sqrt
-from minigan.ops.reduction import added, column_sums, mean, sum
+from minigan.ops.reduction import added, mean, ones_times, sum
 from minigan.ops.shape import reshape
 from minigan.ops.windows import check_image
 from minigan.tensor import Tensor
@@ -47,8 +47,8 @@ class BatchNorm(Op):
         # Around a value near the mean nothing cancels. The mean of any eighth of the data is within
         # √7 standard deviations of it, so the variance loses three bits at the worst.
         some = rows[: -(-len(rows) // 8)]
-        some = some.reshape(-1, x.shape[-1])
-        self.near = column_sums(self.backend, some) / x.dtype.type(len(some))
+        pixels = x.dtype.type(some.size // x.shape[-1])
+        self.near = some.sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0) / pixels
         near, y = wide(self.near), xp.empty_like(rows)
 
         def centre(x, y):
@@ -72,9 +72,8 @@ class BatchNorm(Op):
     def moments(self, rows, a, b):
         """Return Σ rows and Σ a·b of each channel, (2, C), of a block."""
         channels = self.shapes[1][0]
-        ones = self.xp.ones(rows.size // channels, dtype=rows.dtype)
         sums = self.xp.empty((2, channels), dtype=rows.dtype)
-        self.xp.matmul(ones, rows.reshape(-1, channels), out=sums[0])
+        ones_times(self.backend, rows.reshape(-1, channels), out=sums[0])
         products = self.xp.einsum("ij,ij->j", a, b)  # no array of products is made
         self.xp.sum(products.reshape(-1, channels), axis=0, out=sums[1])
         return sums

@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from minigan.backend import Backend
 from minigan.ops import few
 from minigan.ops.lines import (
@@ -32,7 +34,16 @@ from minigan.ops.lines import (
     trimmed,
 )
 from minigan.ops.windows import Geometry, Piece, by_images
-from minigan.ops.winograd import PLAIN, Scheme, Tiling, add_or_subtract, added_up, tiling_for
+from minigan.ops.winograd import (
+    PLAIN,
+    Scheme,
+    Tiling,
+    add_up_shared,
+    added_up,
+    share_out,
+    sums_of_taps,
+    tiling_for,
+)
 from minigan.workers import PIECE_WORK, PIECES, cut
 
 LONG = 64  # numbers in a strip; with fewer, adding up costs more than columns do
@@ -51,7 +62,7 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
     g, w = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)
     scheme = tiling.scheme
-    taps = sums_of_taps(backend, w, scheme)
+    taps = matrices_of_taps(backend, w, scheme)
 
     def piece(some):
         strips = cut_strips(backend, x, g, some, tiling)
@@ -59,10 +70,11 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
         products = parts(g, tiling, strips.shape, some[1], x.shape[1])
         # The first part is the longest. Where it is a whole plane, nothing need be there before.
         longest = products.parts[0].rows if products.parts else 0
-        fresh = bias is None and longest == math.prod(planes.shape[1:-1])
+        fresh = bias is None and longest == math.prod(planes.shape[-5:-1])
         if not fresh:
-            planes[: len(scheme.shared)] = 0
-            planes[len(scheme.shared) :] = 0 if bias is None else bias
+            planes[...] = 0
+            if bias is not None:
+                planes[scheme.own] = bias
         factors = strip_matrix(backend, strips), taps, backend.matrix(matrix(planes))
         backend.add_products("results", *factors, products, fresh)
         if not in_place:
@@ -121,7 +133,7 @@ def scatter(
     g, w = trimmed(g, w, shape[2], y.shape[2])
     tiling = tiling_for(g, shape[3], y.shape)
     scheme = tiling.scheme
-    taps = sums_of_taps(backend, w, scheme)
+    taps = matrices_of_taps(backend, w, scheme)
     lanes = by_images(strip_pieces(backend, g, tiling, w, y))
 
     def lane(pieces):
@@ -147,7 +159,7 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
     """Cut results y (N, OH, OW, O): strips of a piece stay in the cache, products are large."""
     n, height, across, _ = y.shape
     pixels = n * height * across
-    strip = (1 + len(tiling.scheme.lines)) * tiling.pixels * w.shape[2]  # numbers for each result
+    strip = len(tiling.scheme.terms) * tiling.pixels * w.shape[2]  # numbers for each result
     size = pixels * min(g.stride[0], g.kernel[0]) * strip * y.itemsize
     work = pixels * w.size
     count = max(1, min(PIECES, max(2, pixels // MANY), work // PIECE_WORK))
@@ -169,57 +181,58 @@ def strip_matrix(backend: Backend, strips: Any) -> Any:
 
 
 def result_planes(backend: Backend, y: Any, tiling: Tiling) -> tuple[Any, bool]:
-    """Return a place for results y (n, oh, OW, O), (P, oh, n, hop, groups, O), and if it is y.
+    """Return a place for results y (n, oh, OW, O), (*grid, oh, n, hop, groups, O), and if it is y.
 
-    One plane for each product that neighbours share, then one for each place in their group.
+    Of each product of the scheme a plane, as `winograd.Scheme` says.
     """
     (n, oh, ow, o), scheme = y.shape, tiling.scheme
     if scheme is PLAIN and n == 1 and y.flags.c_contiguous:
-        return y.reshape(1, oh, 1, 1, ow, o), True
-    planes, groups = len(scheme.shared) + scheme.results, tiling.across // scheme.results
-    return backend.scratch("results", (planes, oh, n, tiling.hop, groups, o), y.dtype), False
+        return y.reshape(oh, 1, 1, ow, o), True
+    groups = tiling.across // scheme.results
+    return backend.scratch("results", (*scheme.grid, oh, n, tiling.hop, groups, o), y.dtype), False
 
 
 def put_together(xp: Any, planes: Any, y: Any, tiling: Tiling) -> None:
     """Write into y (n, oh, OW, O) what the planes hold, `result_planes`, which are used up."""
     scheme = tiling.scheme
-    shared, own = planes[: len(scheme.shared)], planes[len(scheme.shared) :]
-    for place, total in enumerate(own):
-        signs = [product.results[place] for product in scheme.shared]
-        *terms, last = [(1, total), *((s, a) for s, a in zip(signs, shared, strict=True) if s)]
-        for sign, term in terms[1:]:
-            add_or_subtract(xp, sign)(total, term, out=total)
-        for of_y, some in at_place(y, place, tiling):
-            if terms:
-                add_or_subtract(xp, last[0])(total[some], last[1][some], out=of_y)
-            else:
-                of_y[...] = total[some]
+    share_out(xp, planes, scheme)
+    for of_y, place, some in in_places(y, tiling):
+        if scheme is PLAIN:
+            of_y[...] = planes[some]
+        else:
+            own, shared = planes[scheme.own][place], planes[scheme.at(0, 0)][place[1:]]
+            xp.add(own[some], shared[some], out=of_y)
 
 
 def gathered(backend: Backend, y: Any, tiling: Tiling) -> Any:
     """Return the matrix of results y (n, oh, OW, O), in planes, as each product is to see them."""
     planes, in_place = result_planes(backend, y, tiling)
-    scheme = tiling.scheme
-    shared, own = planes[: len(scheme.shared)], planes[len(scheme.shared) :]
+    own = planes[tiling.scheme.own]
     if not in_place:
         if tiling.hop * tiling.across > y.shape[2]:
             own[...] = 0
-        for place, part in enumerate(own):
-            for of_y, some in at_place(y, place, tiling):
-                part[some] = of_y
-    for product, part in zip(scheme.shared, shared, strict=True):
-        added_up(backend.xp, product.results, own, part)
+        for of_y, place, some in in_places(y, tiling):
+            own[place][some] = of_y
+    add_up_shared(backend.xp, planes, tiling.scheme)
     return backend.matrix(matrix(planes))
 
 
-def at_place(y: Any, place: int, tiling: Tiling) -> Iterator[tuple[Any, tuple]]:
-    """Yield the results y (n, oh, OW, O) at a place in their group, (oh, n, groups, O).
+def in_places(y: Any, tiling: Tiling) -> Iterator[tuple[Any, tuple, tuple]]:
+    """Yield results y (n, oh, OW, O) as they lie in planes, (*grid, oh, n, hop, groups, O).
 
-    With each, where it is in a plane (oh, n, hop, groups, O).
+    All at once if they are whole groups, else one place in them after the other. With each is where
+    in the grid it is, and where in its planes.
     """
-    for first in range(tiling.hop):
-        some = y[:, :, first + place * tiling.hop :: tiling.hop * tiling.scheme.results]
-        yield some.swapaxes(0, 1), (slice(None), slice(None), first, slice(some.shape[2]))
+    (n, oh, ow, o), scheme, hop = y.shape, tiling.scheme, tiling.hop
+    if hop * tiling.across == ow:
+        grid = y.reshape(n, oh, ow // (hop * scheme.results), *scheme.grid_of_results, hop, o)
+        places = range(3, grid.ndim - 2)
+        yield grid.transpose(*places, 1, 0, grid.ndim - 2, 2, grid.ndim - 1), (), (...,)
+        return
+    for number, place in enumerate(np.ndindex(scheme.grid_of_results)):
+        for first in range(hop):
+            some = y[:, :, first + number * hop :: hop * scheme.results].swapaxes(0, 1)
+            yield some, place, (slice(None), slice(None), first, slice(some.shape[2]))
 
 
 def in_taps(w: Any, scheme: Scheme) -> Any:
@@ -228,8 +241,9 @@ def in_taps(w: Any, scheme: Scheme) -> Any:
     return w.reshape(kh, scheme.taps, kw // scheme.taps, c, o).swapaxes(0, 1)
 
 
-def sums_of_taps(backend: Backend, w: Any, scheme: Scheme) -> list:
+def matrices_of_taps(backend: Backend, w: Any, scheme: Scheme) -> list:
     """Return for each product the matrices of the rows of the kernel, (KH, KW/taps·C, O)."""
-    taps = in_taps(w, scheme)
-    sums = [added_up(backend.xp, product.taps, taps) for product in scheme.products]
-    return [backend.matrix(stack(total)) for total in sums]
+    (kh, kw, c, o), grid = w.shape, scheme.grid_of_taps
+    taps = w.reshape(kh, *grid, kw // scheme.taps, c, o)
+    taps = taps.transpose(*range(1, taps.ndim - 3), 0, taps.ndim - 3, taps.ndim - 2, taps.ndim - 1)
+    return [backend.matrix(stack(s)) for s in sums_of_taps(backend.xp, taps, scheme.filters)]

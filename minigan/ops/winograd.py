@@ -31,25 +31,28 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from minigan.ops.windows import Geometry
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line, and added with a sign what it is some pixels further on.
-
-    It is made of line `of` of the scheme: 0 is the image's own, 1 the first that was made.
-    """
+class Line(NamedTuple):
+    """The image's own line, and added with a sign what it is some pixels further on."""
 
     further: int
     sign: int
-    of: int = 0
 
 
-@dataclass(frozen=True)
-class Product:
+class Lines(NamedTuple):
+    """Some lines of a scheme, made at once of as many others, as a `Line` is. The image's is 0."""
+
+    made: slice
+    of: slice
+    further: int
+    sign: int
+
+
+class Product(NamedTuple):
     """One product of a scheme: scale · (strip of a line) · (sum of taps), added to results.
 
     Attributes:
@@ -57,6 +60,7 @@ class Product:
         place: which of the strips of a group of neighbouring results it is.
         taps: with which sign each tap is in the sum; 0 for none. The first sign is +.
         results: with which sign it is in each result, likewise.
+        scale: of the product.
     """
 
     line: int
@@ -66,73 +70,142 @@ class Product:
     scale: float = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Scheme:
-    """How some neighbouring results of a filter are made.
+@dataclass(frozen=True)
+class Filter:
+    """How two neighbouring results of a filter are made.
 
     Attributes:
-        shared: the products that are in several results.
+        shared: the products that are in both, the first with + in both.
         own: the products that are in one, with +; in the order of the results.
         lines: from which they are made, besides the image's own.
     """
 
     shared: tuple[Product, ...]
     own: tuple[Product, ...]
-    lines: tuple[Line, ...] = ()
+    lines: tuple[Line, ...]
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        return self.shared + self.own
+
+
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """How some neighbouring results are made: by a filter, or by one inside of the other.
+
+    The first is for groups of pixels, and each of its products is made by the next. What belongs to
+    the products lies in a grid, with an axis for each filter: first what is shared there.
+    """
+
+    filters: tuple[Filter, ...] = ()
 
     @functools.cached_property
     def products(self) -> tuple[Product, ...]:
-        return self.shared + self.own
+        """All products, in the order of the grid."""
+        products = (Product(0, 0, (1,), (1,)),)
+        for inner in self.filters:
+            products = tuple(_inside(p, q, inner) for p in products for q in inner.products)
+        return products
 
     @functools.cached_property
     def scales(self) -> tuple[float, ...]:
         return tuple(product.scale for product in self.products)
 
     @functools.cached_property
+    def lines(self) -> tuple[Lines, ...]:
+        """How lines are made of the image's own, one step after the other."""
+        steps, count, apart = [], 1, 1
+        for inner in reversed(self.filters):
+            for i, line in enumerate(inner.lines, start=1):
+                made = slice(i * count, (i + 1) * count)
+                steps.append(Lines(made, slice(0, count), line.further * apart, line.sign))
+            count, apart = count * (1 + len(inner.lines)), apart * len(inner.own)
+        return tuple(steps)
+
+    @functools.cached_property
     def terms(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """For each line, which pixels of the image's own it adds up: how far on, and the sign."""
         terms = [((0, 1),)]  # the image's own line
-        for line in self.lines:
-            of = terms[line.of]
-            terms.append(of + tuple((line.further + f, line.sign * sign) for f, sign in of))
+        for step in self.lines:
+            for of in terms[step.of]:
+                more = tuple((step.further + f, step.sign * sign) for f, sign in of)
+                terms.append(of + more)
         return tuple(terms)
 
-    @property
-    def taps(self) -> int:
-        return len(self.own[0].taps)
+    @functools.cached_property
+    def additions(self) -> tuple[tuple[tuple, tuple, int], ...]:
+        """What `share_out` does: (to where in the grid, from where, sign)."""
+        steps = []
+        for depth, f in reversed(list(enumerate(self.filters))):
+            first = len(f.shared)
+            for i, product in reversed(list(enumerate(f.shared))):
+                if i:
+                    signs = enumerate(product.results, start=first)
+                    steps += [(self.at(depth, k), self.at(depth, i), sign) for k, sign in signs]
+                elif depth:
+                    both, one = slice(first, None), slice(0, 1)
+                    steps.append((self.at(depth, both), self.at(depth, one), 1))
+        return tuple(steps)
 
-    @property
+    def at(self, depth: int, where: int | slice) -> tuple[int | slice, ...]:
+        """Return where on the axis of a filter, as an index of the grid.
+
+        Of all filters before, and of those after it only what is not shared there.
+        """
+        return (slice(None),) * depth + (where,) + self.own[depth + 1 :]
+
+    @functools.cached_property
+    def own(self) -> tuple[slice, ...]:
+        """Where in the grid is what belongs to single results."""
+        return tuple(slice(len(f.shared), None) for f in self.filters)
+
+    @functools.cached_property
+    def grid(self) -> tuple[int, ...]:
+        """The shape of what belongs to the products."""
+        return tuple(len(f.products) for f in self.filters)
+
+    @functools.cached_property
+    def grid_of_results(self) -> tuple[int, ...]:
+        """The shape of a group of neighbouring results, likewise."""
+        return tuple(len(f.own) for f in self.filters)
+
+    @functools.cached_property
+    def grid_of_taps(self) -> tuple[int, ...]:
+        """The shape of the taps, likewise."""
+        return tuple(len(f.own[0].taps) for f in self.filters)
+
+    @functools.cached_property
     def results(self) -> int:
-        return len(self.own[0].results)
+        return math.prod(self.grid_of_results)
+
+    @functools.cached_property
+    def taps(self) -> int:
+        return math.prod(self.grid_of_taps)
 
 
-PLAIN = Scheme((), (Product(0, 0, (1,), (1,)),))
-TWO_TAPS = Scheme(
+def _inside(p: Product, q: Product, inner: Filter) -> Product:
+    """Return product q of a filter that makes product p of another."""
+    return Product(
+        p.line * (1 + len(inner.lines)) + q.line,
+        p.place * len(inner.own) + q.place,
+        tuple(a * b for a in p.taps for b in q.taps),
+        tuple(a * b for a in p.results for b in q.results),
+        p.scale * q.scale,
+    )
+
+
+TWO = Filter(
     shared=(Product(0, 1, (1, 1), (1, 1)),),
     own=(Product(1, 0, (1, 0), (1, 0)), Product(1, 1, (0, 1), (0, 1), -1.0)),
     lines=(Line(1, -1),),
 )
-THREE_TAPS = Scheme(
+THREE = Filter(
     shared=(Product(2, 1, (1, 1, 1), (1, 1), 0.5), Product(3, 1, (1, -1, 1), (1, -1), -0.5)),
     own=(Product(1, 0, (1, 0, 0), (1, 0)), Product(1, 1, (0, 0, 1), (0, 1), -1.0)),
     lines=(Line(2, -1), Line(1, 1), Line(1, -1)),
 )
-FOUR_TAPS = Scheme(
-    shared=(
-        Product(0, 3, (1, 1, 1, 1), (1, 1, 1, 1)),
-        Product(1, 2, (1, 0, 1, 0), (1, 0, 1, 0)),
-        Product(1, 3, (0, 1, 0, 1), (0, 1, 0, 1), -1.0),
-        Product(2, 1, (1, 1, 0, 0), (1, 1, 0, 0)),
-        Product(2, 3, (0, 0, 1, 1), (0, 0, 1, 1), -1.0),
-    ),
-    own=(
-        Product(3, 0, (1, 0, 0, 0), (1, 0, 0, 0)),
-        Product(3, 1, (0, 1, 0, 0), (0, 1, 0, 0), -1.0),
-        Product(3, 2, (0, 0, 1, 0), (0, 0, 1, 0), -1.0),
-        Product(3, 3, (0, 0, 0, 1), (0, 0, 0, 1)),
-    ),
-    lines=(Line(1, -1), Line(2, -1), Line(1, -1, of=2)),
-)
+PLAIN, TWO_TAPS, THREE_TAPS = Scheme(), Scheme((TWO,)), Scheme((THREE,))
+FOUR_TAPS = Scheme((TWO, TWO))
 SCHEMES = (FOUR_TAPS, TWO_TAPS, THREE_TAPS)
 
 PART = 64  # numbers in a strip of a scheme; with fewer, products are short
@@ -169,6 +242,32 @@ def tiling_for(g: Geometry, channels: int, results: tuple[int, ...]) -> Tiling:
             if pixels * channels >= PART and WASTE * (hop * in_round - across) <= across:
                 return Tiling(scheme, pixels, hop, in_round)
     return Tiling(PLAIN, g.kernel[1], 1, across)
+
+
+def sums_of_taps(xp: Any, taps: Any, filters: Sequence[Filter]) -> list:
+    """Return for each product of filters its sum of taps (*grid_of_taps, ...)."""
+    if not filters:
+        return [taps]
+    first, *others = filters
+    sums = (added_up(xp, product.taps, taps) for product in first.products)
+    return [total for of_first in sums for total in sums_of_taps(xp, of_first, others)]
+
+
+def add_up_shared(xp: Any, grid: Any, scheme: Scheme) -> None:
+    """Fill in the sums that shared products see of results, a grid (*grid, ...) of single ones."""
+    for depth, f in enumerate(scheme.filters):
+        own = [grid[scheme.at(depth, k)] for k in range(len(f.shared), len(f.products))]
+        for i, product in enumerate(f.shared):
+            added_up(xp, product.results, own, grid[scheme.at(depth, i)])
+
+
+def share_out(xp: Any, grid: Any, scheme: Scheme) -> None:
+    """Add what is shared, in a grid (*grid, ...), to what is not, up to a last addition.
+
+    Results are then the sum of what is at `scheme.own` and what is at(0, 0).
+    """
+    for to, of, sign in scheme.additions:
+        add_or_subtract(xp, sign)(grid[to], grid[of], out=grid[to])
 
 
 def added_up(xp: Any, signs: Sequence[int], arrays: Iterable[Any], out: Any = None) -> Any:

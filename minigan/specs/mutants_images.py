@@ -38,7 +38,7 @@ def exchanged(what: str) -> Rule:
 right_scatter, right_windows, right_pad = pool.scatter_windows, pool.windows, pool.pad_image
 right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
 right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, lines.parts
-right_phases, right_trimmed, right_at_place = lines.by_phase, lines.trimmed, strips.at_place
+right_phases, right_trimmed, right_in_places = lines.by_phase, lines.trimmed, strips.in_places
 right_add_taps, right_put_together = planes.add_taps, planes.put_together
 
 
@@ -128,9 +128,13 @@ def phases_exchanged(strips: Any, *args: Any) -> list:
     return [(part, pixels) for (part, _), (_, pixels) in zip(found, found[::-1], strict=True)]
 
 
-def neighbours_exchanged(y: Any, place: int, tiling: Any) -> Any:
-    """In place of `at_place`: the first of some neighbouring results is taken for the last."""
-    return right_at_place(y, tiling.scheme.results - 1 - place, tiling)
+def neighbours_exchanged(y: Any, tiling: Any) -> Any:
+    """In place of `in_places`: the first of some neighbouring results is taken for the last."""
+    found = list(right_in_places(y, tiling))
+    if len(found) > 1:
+        return [(of_y, *at) for (of_y, *_), (_, *at) in zip(found, found[::-1], strict=True)]
+    turned = (slice(None, None, -1),) * len(tiling.scheme.filters)
+    return [(of_y[turned], place, some) for of_y, place, some in found]
 
 
 def trimmed_by_one(*args: Any) -> tuple:
@@ -204,7 +208,7 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: last row of the kernel left out": helper(strips, "parts", parts_but_some),
     "strips: rows of the kernel exchanged": helper(strips, "parts", parts_exchanged),
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
-    "strips: neighbouring results exchanged": helper(strips, "at_place", neighbours_exchanged),
+    "strips: neighbouring results exchanged": helper(strips, "in_places", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
     "planes: last row of the kernel left out": helper(planes, "add_taps", taps_but_some),
     "planes: kernel flipped": helper(planes, "add_taps", flipped_taps),
@@ -309,7 +313,7 @@ BATCH_NORM_FUSED = {
     "scale's gradient as the shift's": lambda call: [call.run()[k] for k in (0, 2, 2)],
     "first block of the sums only": helper(norm, "added", lambda parts: parts[0]),
     "column sums without the last row": helper(
-        norm, "column_sums", lambda backend, rows: rows[:-1].sum(axis=0)
+        norm, "ones_times", lambda backend, rows, out: rows[:-1].sum(axis=0, out=out)
     ),
 }
 

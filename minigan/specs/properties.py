@@ -14,7 +14,7 @@ import numpy as np
 from minigan import backend as backends
 from minigan import workers
 from minigan.autograd import _ancestors, grad
-from minigan.ops import few, planes, strips, windows, winograd
+from minigan.ops import few, norm, planes, strips, windows, winograd
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -302,6 +302,7 @@ def small_pieces(how: str) -> Iterator[None]:
     """
     changed = {
         (workers, "BLOCK"): 1,
+        (norm, "WIDE"): 1,
         (workers, "PIECE_WORK"): 1,
         (windows, "PIECE_ROWS"): 1,
         (strips, "PIECE_WORK"): 1,
