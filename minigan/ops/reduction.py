@@ -13,16 +13,27 @@ from minigan.tensor import Tensor
 
 
 class Sum(Op):
-    """y = x summed over `axes`."""
+    """y = x summed over `axes`, times `scale`."""
+
+    scale = 1.0
 
     def forward(self, x):
+        total = self.total(x)
+        return total if self.scale == 1 else total * self.scale
+
+    def total(self, x):
         if x.size and x.ndim > 1 and self.axes == tuple(range(x.ndim - 1)):
             sums = column_sums(self.backend, x.reshape(-1, x.shape[-1]))
             return sums.reshape(kept(x.shape, self.axes) if self.keepdims else x.shape[-1:])
         return x.sum(axis=self.axes, keepdims=self.keepdims)
 
     def backward(self, gy):
+        gy = gy if self.scale == 1 else gy * self.scale
         return broadcast_to(reshape(gy, kept(self.shapes[0], self.axes)), self.shapes[0])
+
+    def fused_backward(self, gy):
+        gy = gy if self.scale == 1 else gy * self.scale
+        return self.xp.broadcast_to(gy.reshape(kept(self.shapes[0], self.axes)), self.shapes[0])
 
 
 def column_sums(backend: Backend, rows: Any) -> Any:
@@ -100,7 +111,7 @@ def mean(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     n = count(x.shape, axes)
     if not n:
         raise ValueError(f"mean: of no elements, axis {axis} of shape {x.shape}")
-    return sum(x, axes, keepdims) * (1.0 / n)
+    return Sum(axes=axes, keepdims=keepdims, scale=1.0 / n)(x)
 
 
 def max(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:

@@ -121,13 +121,20 @@ class Concatenate(Op):
         return self.backend.concatenate(arrays, self.axis)
 
     def backward(self, gy):
-        gradients, start = [], 0
-        for shape, need in zip(self.shapes, self.needs, strict=True):
+        parts = zip(self.needs, self.parts(), strict=True)
+        return tuple(getitem(gy, part) if need else None for need, part in parts)
+
+    def fused_backward(self, gy):
+        parts = zip(self.needs, self.parts(), strict=True)
+        return tuple(gy[part] if need else None for need, part in parts)
+
+    def parts(self):
+        """Yield where in y each input is."""
+        start = 0
+        for shape in self.shapes:
             stop = start + shape[self.axis]
-            index = (*[slice(None)] * self.axis, slice(start, stop))
-            gradients.append(getitem(gy, index) if need else None)
+            yield (*[slice(None)] * self.axis, slice(start, stop))
             start = stop
-        return tuple(gradients)
 
 
 class Pad(Op):

@@ -238,6 +238,17 @@ LEAKY_RELU: dict[str, Rule] = {
     "slope of the default": attribute(slope=lambda op: 0.01),
 }
 
+SUM = {
+    "gradient of a mean": sum_as_mean,
+    "axes moved on by one": sum_along_next_axes,
+    "results in another order": wrong_kept,
+    "scale left out": attribute(scale=lambda op: 1.0),
+}
+CONCATENATE = {
+    "pieces in reverse": concatenate_order,
+    "the first piece for all": concatenate_first,
+    "along the next axis": attribute(axis=next_axis),
+}
 SPECIFIC: dict[str, dict[str, Rule]] = {
     "Add": sums_wrong(arithmetic),
     "Sub": sums_wrong(arithmetic) | {"b's sign": formula(1, lambda gy: gy)},
@@ -351,11 +362,7 @@ SPECIFIC: dict[str, dict[str, Rule]] = {
         "mean for sum": helper(activation, "sum", reduction.mean),
         "axis moved on by one": attribute(axis=next_axis),
     },
-    "Sum": {
-        "gradient of a mean": sum_as_mean,
-        "axes moved on by one": sum_along_next_axes,
-        "results in another order": wrong_kept,
-    },
+    "Sum": SUM,
     "Max": SHARED,
     "Min": SHARED,
     "BroadcastTo": sums_wrong(shape),
@@ -373,11 +380,7 @@ SPECIFIC: dict[str, dict[str, Rule]] = {
     "Getitem": INDEXED
     | {"repeats written and not added": helper(shape, "has_array", lambda index: False)},
     "Putitem": INDEXED,
-    "Concatenate": {
-        "pieces in reverse": concatenate_order,
-        "the first piece for all": concatenate_first,
-        "along the next axis": attribute(axis=next_axis),
-    },
+    "Concatenate": CONCATENATE,
     "Pad": {
         "sides exchanged": attribute(widths=lambda op: [pair[::-1] for pair in op.widths]),
         "one more before": attribute(widths=lambda op: [(a + 1, b) for a, b in op.widths]),
@@ -394,8 +397,10 @@ SPECIFIC: dict[str, dict[str, Rule]] = {
 }
 ONLY_FUSED: dict[str, dict[str, Rule]] = {
     "BatchNorm": BATCH_NORM_FUSED,
+    "Concatenate": CONCATENATE,
     "LeakyRelu": LEAKY_RELU,
     "Relu": RELU,
+    "Sum": SUM,
     "Tanh": {
         "1 + y² for 1 − y²": formula(0, lambda gy, y: gy * (1.0 + y * y)),
         "1 − y for 1 − y²": formula(0, lambda gy, y: gy * (1.0 - y)),
