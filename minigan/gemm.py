@@ -77,7 +77,7 @@ class Matrix:
     __slots__ = ("address", "array", "order")
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.address = array, array.ctypes.data
+        self.array, self.address = array, array.__array_interface__["data"][0]
         self.order = *_order(array if array.ndim == 2 else array[0]), array.strides[0]
 
 
