@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112  # enum values of cblas.h
 ENUM, SIZE, WHERE = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
@@ -240,6 +241,27 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
     if (down == one or rows == 1) and across >= rows * one and across % one == 0:
         return TRANS, across // one
     return None, 0
+
+
+def blas_threads() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """Return for each BLAS that is loaded what returns its number of threads, and what sets it.
+
+    threadpoolctl's `limit` would do, but amid a step, when its code is in no cache, it takes 36 µs.
+    """
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [_own_threads(one) or (one.get_num_threads, one.set_num_threads) for one in libraries]
+
+
+def _own_threads(library: LibController) -> tuple[Callable, Callable] | None:
+    """Return the two functions of an OpenBLAS that has threads of its own."""
+    if getattr(library, "threading_layer", "") != "pthreads":
+        return None
+    for prefix, suffix in itertools.product(("scipy_", ""), ("64_", "_64", "")):
+        names = (f"{prefix}openblas_{what}_num_threads{suffix}" for what in ("get", "set"))
+        get, set_to = (getattr(library.dynlib, name, None) for name in names)
+        if get is not None and set_to is not None:
+            return get, set_to
+    return None
 
 
 @functools.cache

@@ -22,7 +22,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from minigan import gemm
 
@@ -81,22 +80,26 @@ class _Pool:
     def one_blas_thread(self) -> Iterator[None]:
         """For one thread of the user at a time: else the first to leave would lift the limit.
 
-        Entering it takes 10 µs, finding the libraries a millisecond, once. Who is inside already,
-        or helps somebody who is, just goes on. `backward` stays until its end: another thread's
-        operations wait for it.
+        Finding the libraries takes a millisecond, once. Who is inside already, or helps somebody
+        who is, just goes on. `backward` stays until its end: another thread's operations wait for
+        it.
         """
         if getattr(self.mine, "limited", False):
             yield
             return
         with self.blas_lock:
             if self.blas is None:
-                self.blas = ThreadpoolController().select(user_api="blas")
-            with self.blas.limit(limits=1):
-                try:
-                    self.mine.limited = True
-                    yield
-                finally:
-                    self.mine.limited = False
+                self.blas = gemm.blas_threads()
+            before = [count() for count, _ in self.blas]
+            try:
+                self.mine.limited = True
+                for _, set_count in self.blas:
+                    set_count(1)
+                yield
+            finally:
+                self.mine.limited = False
+                for (_, set_count), count in zip(self.blas, before, strict=True):
+                    set_count(count)
 
 
 def _count(setting: str | None) -> int:
