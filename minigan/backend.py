@@ -81,6 +81,10 @@ class Backend:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
 
+    def copy_runs(self, to: Any, source: Any) -> None:
+        """to[...] = source, arrays (..., K, C) with few numbers on the last two axes."""
+        to[...] = source
+
     def add_at(self, y: Any, index: Any, x: Any) -> None:
         """y[index] += x, once for every time that an entry is named; always in the same order."""
         self.xp.add.at(y, index, x)
@@ -108,6 +112,15 @@ class Host(Backend):
     matrix = gemm.Matrix
     add_products = staticmethod(workers.add_products)
     scratch = staticmethod(workers.scratch)
+
+    def copy_runs(self, to: np.ndarray, source: np.ndarray) -> None:
+        """As any backend's; K·C numbers that lie side by side are moved as if they were one."""
+        k, c = to.shape[-2:]
+        beside = c * to.itemsize, to.itemsize
+        if to.size and to.strides[-2:] == source.strides[-2:] == beside:
+            run = np.dtype((np.void, k * c * to.itemsize))
+            to, source = (a.reshape(*a.shape[:-2], k * c).view(run) for a in (to, source))
+        to[...] = source
 
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
         """As NumPy's, which goes pixel by pixel; of few channels a plane at a time is quicker."""

@@ -135,7 +135,7 @@ def im2col(backend: Backend, x: Any, g: Geometry, piece: Piece, across: int) -> 
         view = view.reshape(n, oh, ow, kh, kw, g.groups, c // g.groups)
         view = view.transpose(5, 0, 1, 2, 3, 4, 6)
     columns = backend.scratch("columns", view.shape, view.dtype)
-    columns[...] = view
+    backend.copy_runs(columns, view)
     return columns.reshape(g.groups, n * oh * ow, -1)
 
 
