@@ -81,6 +81,12 @@ class Backend:
         """out = a @ b."""
         self.xp.matmul(a, b, out=out)
 
+    def axpby(self, a: float, x: Any, b: float, y: Any) -> None:
+        """y = a·x + b·y."""
+        if b != 1:
+            y *= b
+        y += a * x
+
     def copy_runs(self, to: Any, source: Any) -> None:
         """to[...] = source, arrays (..., K, C) with few numbers on the last two axes."""
         to[...] = source
@@ -111,6 +117,7 @@ class Host(Backend):
     matmul = staticmethod(workers.matmul)
     matrix = gemm.Matrix
     add_products = staticmethod(workers.add_products)
+    axpby = staticmethod(gemm.axpby)
     scratch = staticmethod(workers.scratch)
 
     def copy_runs(self, to: np.ndarray, source: np.ndarray) -> None:

@@ -78,7 +78,7 @@ class Matrix:
     __slots__ = ("address", "array", "order")
 
     def __init__(self, array: np.ndarray) -> None:
-        self.array, self.address = array, array.__array_interface__["data"][0]
+        self.array, self.address = array, _address(array)
         self.order = *_order(array if array.ndim == 2 else array[0]), array.strides[0]
 
 
@@ -233,6 +233,17 @@ def _add_by_numpy(
             out += product
 
 
+def axpby(a: float, x: np.ndarray, b: float, y: np.ndarray) -> None:
+    """y = a·x + b·y, of arrays of one shape and dtype, in one pass where BLAS can read them."""
+    function = _axpby(y.dtype)
+    alike = x.shape == y.shape and x.dtype == y.dtype
+    if function is None or not (alike and x.flags.c_contiguous and y.flags.c_contiguous):
+        y *= b
+        y += a * x
+        return
+    function(y.size, a, _address(x), 1, b, _address(y), 1)
+
+
 def _order(matrix: np.ndarray) -> tuple[int | None, int]:
     """Return how BLAS is to read a matrix: transposed or not, and the distance of its rows."""
     (rows, columns), (down, across), one = matrix.shape, matrix.strides, matrix.itemsize
@@ -264,6 +275,21 @@ def _own_threads(library: LibController) -> tuple[Callable, Callable] | None:
     return None
 
 
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]  # array.ctypes is ten times as much Python
+
+
+@functools.cache
+def _axpby(dtype: np.dtype) -> Callable | None:
+    """Return cblas_saxpby or cblas_daxpby of the OpenBLAS that NumPy uses, if it uses one."""
+    letter, number = NUMBERS.get(dtype, ("", None))
+    function = _function(f"{letter}axpby") if letter else None
+    if function is not None:
+        function.restype = None
+        function.argtypes = [SIZE, number, WHERE, SIZE, number, WHERE, SIZE]
+    return function
+
+
 @functools.cache
 def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
     """Return cblas_sgemm or cblas_dgemm of the OpenBLAS that NumPy uses, if it uses one.
@@ -271,16 +297,21 @@ def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
     And cblas_sgemm_batch or cblas_dgemm_batch of the same; not every OpenBLAS has them.
     """
     letter, number = NUMBERS[dtype]
+    cblas, cblas_batch = _function(f"{letter}gemm"), _function(f"{letter}gemm_batch")
+    if cblas is not None:
+        cblas.restype, cblas.argtypes = None, [ENUM] * 3 + [SIZE] * 3
+        cblas.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
+    if cblas_batch is not None:
+        cblas_batch.restype = None
+        cblas_batch.argtypes = [ENUM, *[WHERE] * 13, SIZE, WHERE]
+    return cblas, cblas_batch
+
+
+def _function(name: str) -> Any:
+    """Return a function of the OpenBLAS that NumPy uses, one for whole numbers of 64 bits."""
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
     for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
         for prefix in ("scipy_cblas_", "cblas_"):
-            cblas: Any = getattr(library.dynlib, f"{prefix}{letter}gemm64_", None)
-            cblas_batch: Any = getattr(library.dynlib, f"{prefix}{letter}gemm_batch64_", None)
-            if cblas is not None:
-                cblas.restype, cblas.argtypes = None, [ENUM] * 3 + [SIZE] * 3
-                cblas.argtypes += [number, WHERE, SIZE, WHERE, SIZE, number, WHERE, SIZE]
-                if cblas_batch is not None:
-                    cblas_batch.restype = None
-                    cblas_batch.argtypes = [ENUM, *[WHERE] * 13, SIZE, WHERE]
-                return cblas, cblas_batch
-    return None, None
+            if hasattr(library.dynlib, f"{prefix}sgemm64_"):
+                return getattr(library.dynlib, f"{prefix}{name}64_", None)
+    return None

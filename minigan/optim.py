@@ -216,20 +216,16 @@ class Adam(Optimizer):
     def update(self, p: Any, g: Any, memory: dict[str, Any], t: int, a: Any, b: Any) -> None:
         g = self.decay(p, g, b)
         m, v, (beta1, beta2) = memory["m"], memory["v"], self.betas
-        xp = backends.of(p).xp
-        m *= beta1
-        xp.multiply(g, 1 - beta1, out=a)
-        m += a
-        v *= beta2
+        backend = backends.of(p)
+        xp = backend.xp
+        backend.axpby(1 - beta1, g, beta1, m)  # m = (1 − β₁) g + β₁ m
         xp.multiply(g, g, out=a)
-        a *= 1 - beta2
-        v += a
+        backend.axpby(1 - beta2, a, beta2, v)
         correction = math.sqrt(1 - beta2**t)  # m̂ / (√v̂ + ε) with one pass less, as in section 2
         xp.sqrt(v, out=a)
         a += self.eps * correction
         xp.divide(m, a, out=a)
-        a *= self.lr * correction / (1 - beta1**t)
-        p -= a
+        backend.axpby(-self.lr * correction / (1 - beta1**t), a, 1, p)
 
     def _all_at_once(self, backend: backends.Backend, numbers: list[int]) -> None:
         """Update in one launch all that have a type and a count of steps in common."""

@@ -170,3 +170,46 @@ def test_numpy_s_own_library_is_called():
         pytest.skip(f"this NumPy uses {config['name']}, not the OpenBLAS of its wheels")
     assert gemm._cblas(np.dtype(np.float32))[0] is not None
     assert gemm._cblas(np.dtype(np.float64))[0] is not None
+    assert gemm._axpby(np.dtype(np.float32)) is not None
+    assert gemm._axpby(np.dtype(np.float64)) is not None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("library", ["NumPy's", "none"])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5, 7), (1000,)])
+def test_a_multiple_is_added(shape, library, dtype, monkeypatch):
+    if library == "none":
+        monkeypatch.setattr(gemm, "_axpby", lambda dtype: None)
+    random = np.random.default_rng(0)
+    x, y = (np.array(random.normal(size=shape)).astype(dtype) for _ in range(2))
+    for a, b in ((0.3, 0.7), (-2.0, 1.0), (1.0, 0.0)):
+        expected, there = a * x + b * y, y
+        gemm.axpby(a, x, b, y)
+        assert y is there
+        assert y.dtype == dtype
+        np.testing.assert_allclose(y, expected, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_a_multiple_of_numbers_that_lie_apart_is_added(which):
+    """And of one number, or of another dtype, as NumPy would."""
+    x, y = np.arange(12.0).reshape(3, 4), np.ones((3, 4))
+    if which == "x":
+        x = np.asfortranarray(x)
+    else:
+        y = np.asfortranarray(y)
+    gemm.axpby(2.0, x, 0.5, y)
+    np.testing.assert_array_equal(y, 2 * np.arange(12.0).reshape(3, 4) + 0.5)
+    gemm.axpby(1.0, np.float64(3), 0.0, y)
+    gemm.axpby(1.0, np.ones((3, 4), np.float32), 1.0, y)
+    np.testing.assert_array_equal(y, np.full((3, 4), 4.0))
+
+
+def test_the_threads_of_a_blas_are_set_and_counted():
+    with threadpool_limits(2):
+        for count, set_count in gemm.blas_threads():
+            before = count()
+            set_count(1)
+            assert count() == 1
+            set_count(before)
+            assert count() == before

@@ -1,5 +1,6 @@
 """Convolution strip by strip and plane by plane, against the plain ways to the same."""
 
+import math
 import threading
 
 import numpy as np
@@ -383,3 +384,21 @@ def test_rows_of_the_kernel_are_shared_out(monkeypatch):
     assert not threads
     strips.convolve(backend.CPU, x, w, g, y)
     assert len(threads) == 2
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (5, 4, 3), (2, 5, 1, 7), (2, 3, 4, 0)])
+@pytest.mark.parametrize("layout", ["side by side", "every second number", "across"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_runs_are_copied(dtype, layout, shape):
+    """Whether they can be moved as one item or not; and what is beside them stays."""
+    source = np.arange(math.prod(shape), dtype=dtype).reshape(shape)
+    wide = np.full((*shape[:-2], shape[-2] + 2, shape[-1]), -1, dtype)
+    to = wide[..., 1:-1, :]
+    if layout == "every second number":
+        source = np.repeat(source, 2, axis=-1)[..., ::2]
+    elif layout == "across":
+        source = np.asfortranarray(source)
+    expected = source.copy()
+    backend.CPU.copy_runs(to, source)
+    np.testing.assert_array_equal(to, expected)
+    assert (wide[..., [0, -1], :] == -1).all()
