@@ -124,7 +124,8 @@ class Host(Backend):
         """As any backend's; K·C numbers that lie side by side are moved as if they were one."""
         k, c = to.shape[-2:]
         beside = c * to.itemsize, to.itemsize
-        if to.size and to.strides[-2:] == source.strides[-2:] == beside:
+        one = to.size and to.dtype == source.dtype
+        if one and to.strides[-2:] == source.strides[-2:] == beside:
             run = np.dtype((np.void, k * c * to.itemsize))
             to, source = (a.reshape(*a.shape[:-2], k * c).view(run) for a in (to, source))
         to[...] = source

@@ -118,7 +118,7 @@ def add_products(
 
 def _blas_calls(
     into: str, products: Products, orders: tuple, fresh: bool, k: int, n: int, dtype: np.dtype
-) -> _Calls | None:
+) -> _Calls | _Batches | None:
     """Return the calls of BLAS for products; None if it cannot read the matrices."""
     cblas, cblas_batch = _cblas(dtype)
     (how_s, far_s, step_s), (how_r, far_r, step_r), of_weights = orders
@@ -161,49 +161,55 @@ def in_turns(into: str, parts: tuple[Part, ...]) -> list[list[int]]:
     return turns
 
 
-class _Calls:
-    """Calls of BLAS, one for each product. Only the addresses are new in every step."""
+class _Addresses:
+    """Where parts of matrices are, once it is known where the matrices begin."""
 
-    def __init__(self, cblas: Callable, numbers: list[tuple], places: list[tuple]) -> None:
-        self.cblas, self.numbers = cblas, numbers
+    def __init__(self, places: list[tuple[int, int]]) -> None:
         self.matrix, self.bytes = np.array(places, np.int64).T.copy()
 
-    def addresses(self, beginnings: list[int]) -> np.ndarray:
-        """Return the addresses, of matrices that begin there."""
+    def __call__(self, beginnings: list[int]) -> np.ndarray:
         return np.array(beginnings, np.int64)[self.matrix] + self.bytes
+
+
+class _Calls:
+    """Calls of BLAS, one for each product."""
+
+    def __init__(self, cblas: Callable, numbers: list[tuple], places: list) -> None:
+        self.cblas, self.numbers, self.addresses = cblas, numbers, _Addresses(places)
 
     def make(self, beginnings: list[int]) -> None:
         at = iter(self.addresses(beginnings).tolist())
-        calls = zip(self.numbers, at, at, at, strict=True)
+        calls = zip(self.numbers, at, at, at, strict=True)  # of each three addresses, in turn
         for (*shape, far_a, far_b, far_c, beta), a, b, c in calls:
             self.cblas(ROW_MAJOR, *shape, a, far_a, b, far_b, beta, c, far_c)
 
 
-class _Batches(_Calls):
+class _Batches:
     """Calls of BLAS with several products each, of which no two are added to the same place."""
 
     def __init__(
         self, cblas: Callable, numbers: list, places: list, groups: list, dtype: np.dtype
     ) -> None:
+        self.cblas = cblas
         # Of a group all first factors, then all second, then what they are added to.
         in_groups = [places[3 * i + j] for some in groups for j in range(3) for i in some]
-        super().__init__(cblas, [], in_groups)
+        self.addresses = _Addresses(in_groups)
         number, pointer = NUMBERS[dtype][1], ctypes.sizeof(WHERE)
         kinds = (ENUM, ENUM, SIZE, SIZE, SIZE, number, SIZE, SIZE, SIZE, number, SIZE)
-        self.kept, first = [], 0  # what the numbers point to
+        self.batches, self.kept, first = [], [], 0  # kept: what the batches point to
         for some in groups:
             count, ones = len(some), [1] * len(some)  # as many groups for BLAS, of one product each
             columns = [*zip(*(numbers[i] for i in some), strict=True), ones]
             arrays = [(kind * count)(*c) for kind, c in zip(kinds, columns, strict=True)]
-            tables = [pointer * (first + j * count) for j in range(3)]
+            tables = [pointer * (first + j * count) for j in range(3)]  # bytes into the addresses
             self.kept += arrays
-            self.numbers.append((*map(ctypes.addressof, arrays), *tables, count))
+            self.batches.append((*map(ctypes.addressof, arrays), *tables, count))
             first += 3 * count
 
     def make(self, beginnings: list[int]) -> None:
-        at = self.addresses(beginnings)  # as long as it is held, the pointers point to it
-        first = at.ctypes.data
-        for *shape, far_a, far_b, far_c, betas, sizes, a, b, c, count in self.numbers:
+        at = self.addresses(beginnings)  # as long as it is held, the tables are there
+        first = _address(at)
+        for *shape, far_a, far_b, far_c, betas, sizes, a, b, c, count in self.batches:
             factors = first + a, far_a, first + b, far_b, betas, first + c, far_c
             self.cblas(ROW_MAJOR, *shape, *factors, count, sizes)
 
@@ -237,8 +243,10 @@ def axpby(a: float, x: np.ndarray, b: float, y: np.ndarray) -> None:
     """y = a·x + b·y, of arrays of one shape and dtype, in one pass where BLAS can read them."""
     function = _axpby(y.dtype)
     alike = x.shape == y.shape and x.dtype == y.dtype
-    if function is None or not (alike and x.flags.c_contiguous and y.flags.c_contiguous):
-        y *= b
+    readable = alike and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.writeable
+    if function is None or not readable or not a or not b:  # 0 times a NaN is none for BLAS
+        if b != 1:
+            y *= b
         y += a * x
         return
     function(y.size, a, _address(x), 1, b, _address(y), 1)

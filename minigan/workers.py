@@ -6,7 +6,7 @@ the result that is its own. How the work is cut depends on the shapes alone, nev
 workers there are or which is first: the result is the same to the bit for any number of them.
 
 BLAS has threads of its own, which would fight ours for the cores, so it is held to one thread while
-pieces run (threadpoolctl), and `matmul` cuts up large products here.
+pieces run (`gemm.blas_threads`), and `matmul` cuts up large products here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Products of matrices that are added to what is there, against NumPy's."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from minigan import gemm
+from minigan.backend import CPU, Backend
 
 LAYOUTS = {
     "rows": lambda a: np.ascontiguousarray(a),
@@ -69,9 +72,12 @@ def test_a_product_is_added(hop, fresh, into, other, layout, library, dtype, mon
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("into", KINDS)
+@pytest.mark.parametrize("library", ["NumPy's", "none"])
 @pytest.mark.parametrize("fresh", [False, True])
-def test_products_are_added_one_after_the_other(fresh, into, dtype):
+def test_products_are_added_one_after_the_other(fresh, library, into, dtype, monkeypatch):
     """To the same place, whatever number of threads BLAS has: none may get lost."""
+    if library == "none":
+        monkeypatch.setattr(gemm, "_cblas", lambda dtype: (None, None))
     random = np.random.default_rng(0)
     m, k, n, count = 128, 128, 96, 6
     strip_rows, result_rows = (m if into == kind else m * count for kind in ("strips", "results"))
@@ -107,7 +113,7 @@ def test_large_products_are_made_together(into, dtype, threads, monkeypatch):
     calls, make = [], gemm._Batches.make
 
     def counted(batches, beginnings):
-        calls.extend(count for *_, count in batches.numbers)
+        calls.extend(count for *_, count in batches.batches)
         make(batches, beginnings)
 
     monkeypatch.setattr(gemm._Batches, "make", counted)
@@ -175,16 +181,19 @@ def test_numpy_s_own_library_is_called():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("library", ["NumPy's", "none"])
+@pytest.mark.parametrize("library", ["NumPy's", "none", "of another backend"])
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (5, 7), (1000,)])
 def test_a_multiple_is_added(shape, library, dtype, monkeypatch):
+    axpby = gemm.axpby
     if library == "none":
         monkeypatch.setattr(gemm, "_axpby", lambda dtype: None)
+    elif library == "of another backend":
+        axpby = partial(Backend.axpby, CPU)
     random = np.random.default_rng(0)
     x, y = (np.array(random.normal(size=shape)).astype(dtype) for _ in range(2))
     for a, b in ((0.3, 0.7), (-2.0, 1.0), (1.0, 0.0)):
         expected, there = a * x + b * y, y
-        gemm.axpby(a, x, b, y)
+        axpby(a, x, b, y)
         assert y is there
         assert y.dtype == dtype
         np.testing.assert_allclose(y, expected, rtol=2e-6, atol=1e-7)
@@ -203,6 +212,25 @@ def test_a_multiple_of_numbers_that_lie_apart_is_added(which):
     gemm.axpby(1.0, np.float64(3), 0.0, y)
     gemm.axpby(1.0, np.ones((3, 4), np.float32), 1.0, y)
     np.testing.assert_array_equal(y, np.full((3, 4), 4.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_written_that_may_not_be(dtype):
+    """BLAS would not ask."""
+    y = np.frombuffer(np.ones(8, dtype).tobytes(), dtype)
+    with pytest.raises(ValueError, match="read-only"):
+        gemm.axpby(1.0, np.ones(8, dtype), 0.5, y)
+    assert (y == 1).all()
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
+def test_nothing_times_nan_is_nan(a, b):
+    """However the numbers lie; BLAS does not read what it multiplies by 0."""
+    nan, one = np.full(8, np.nan), np.ones(8)
+    for x, y in ((nan, one.copy()), (one, nan.copy())):
+        expected = a * x + b * y
+        gemm.axpby(a, x, b, y)
+        np.testing.assert_array_equal(y, expected)
 
 
 def test_the_threads_of_a_blas_are_set_and_counted():

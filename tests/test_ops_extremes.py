@@ -169,6 +169,17 @@ def test_batch_norm_far_from_zero(shape):
     np.testing.assert_allclose(y.numpy(), reference.batch_norm(exact, 1e-5), atol=1e-4)
 
 
+def test_batch_norm_of_a_prime_number_of_pixels():
+    """They cannot lie in rows of several, so that each sum goes over very many rows."""
+    random = np.random.default_rng(0)
+    single = random.normal(1000, 0.1, size=(1500007, 3)).astype(np.float32)
+    y = F.batch_norm(mg.Tensor(single), training=True)
+    exact = single.astype(np.float64)
+    np.testing.assert_allclose(y.numpy(), reference.batch_norm(exact, 1e-5), atol=2e-4)
+    constant = np.full((1500007, 3), 1000.1, np.float32)
+    assert np.abs(F.batch_norm(mg.Tensor(constant), training=True).numpy()).max() < 0.1
+
+
 @FAR_SHAPES
 @pytest.mark.parametrize("recorded", [False, True], ids=["fused", "recorded"])
 @pytest.mark.parametrize("centre", [0.0, 1.0])

@@ -401,4 +401,6 @@ def test_runs_are_copied(dtype, layout, shape):
     expected = source.copy()
     backend.CPU.copy_runs(to, source)
     np.testing.assert_array_equal(to, expected)
+    backend.CPU.copy_runs(to, source.astype(np.int32))  # whose items are as large as a float32's
+    np.testing.assert_array_equal(to, expected)
     assert (wide[..., [0, -1], :] == -1).all()

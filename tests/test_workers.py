@@ -8,10 +8,11 @@ import weakref
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import minigan as mg
 from minigan import functional as F
-from minigan import memory, workers
+from minigan import gemm, memory, workers
 from minigan.ops import windows
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
@@ -236,7 +237,7 @@ def b(i):
     seen.append(count())
 first = threading.Thread(target=lambda: (workers.each(a, range(2)), left.set()))
 first.start()
-while not workers._pool.blas: pass
+while workers._pool.blas is None: pass
 second = threading.Thread(target=lambda: workers.each(b, range(2)))
 second.start(); first.join(); second.join()
 assert all(n == 1 for counts in seen for n in counts), f"while B still worked: {seen}"
@@ -253,6 +254,35 @@ print("back")
         check=False,
     )
     assert done.stdout.strip() == "back", done.stderr
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: F.batch_norm(x, training=True).sum().backward(),
+        lambda x: x.sum((0, 1, 2)),
+        lambda x: F.conv2d(x, np.ones((3, 3, 64, 8), np.float32)),
+        lambda x: F.conv2d(x, np.ones((1, 1, 64, 8), np.float32)),
+    ],
+    ids=["batch_norm", "sum", "conv2d in strips", "conv2d"],
+)
+def test_no_product_is_made_outside_of_the_limit(operation, monkeypatch):
+    """Not even of a single piece: threads of BLAS that wait take the cores from ours."""
+    seen = []
+
+    def watched(function):
+        def call(*args, **options):
+            seen.extend(count() for count, _ in gemm.blas_threads())
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(np, "matmul", watched(np.matmul))
+    monkeypatch.setattr(gemm, "add_products", watched(gemm.add_products))
+    with threadpool_limits(2, user_api="blas"):
+        operation(mg.tensor(np.ones((2, 6, 6, 64)), requires_grad=True))
+    assert seen
+    assert set(seen) == {1}
 
 
 # ---- how many

@@ -58,7 +58,7 @@ def empty_strips(backend: Backend, x: Any, g: Geometry, rows: slice, tiling: Til
     last = min(height, (rows.stop - 1) * stride - g.padding[0] + g.span()[0])
     lines = max(0, -(-(last - first) // stride))
     of_line = (tiling.hop, tiling.across, tiling.pixels, c)
-    shape = (len(tiling.scheme.terms), stride, lines, n, *of_line)
+    shape = (tiling.scheme.line_count, stride, lines, n, *of_line)
     return backend.scratch("strips", shape, x.dtype)
 
 
@@ -122,8 +122,8 @@ def cut_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling) -> No
             line[..., taken.stop :, :] = 0
     for step in tiling.scheme.lines:
         ahead = step.further * tiling.pixels
-        source, rows = rows_of(made[step.of])
-        target, sums = rows_of(made[step.made])
+        source, target = made[step.of], made[step.made]
+        rows, sums = (a.reshape(len(a), -1) for a in (source, target))
         add_or_subtract(xp, step.sign)(
             rows[:, : -ahead * c], rows[:, ahead * c :], out=sums[:, : -ahead * c]
         )
@@ -145,8 +145,8 @@ def add_lines(xp: Any, part: Any, lines: Any, g: Geometry, tiling: Tiling, is_fi
         lines[..., columns.stop :, :] = 0  # before it there is none: padding is not negative
     for step in reversed(tiling.scheme.lines):
         ahead = step.further * tiling.pixels
-        source, rows = rows_of(made[step.of])
-        target, sums = rows_of(made[step.made])
+        source, target = made[step.of], made[step.made]
+        rows, sums = (a.reshape(len(a), -1) for a in (source, target))
         source += target
         for end, pixels, sign in beyond(target, lines, offsets, step, tiling):
             add_or_subtract(xp, sign)(pixels, end, out=pixels)
@@ -178,11 +178,6 @@ def beyond(
                 if taken.start < taken.stop:
                     end = line[..., length - ahead :, :][..., first, taken, :]
                     yield end, lines[..., columns, :], step.sign * sign
-
-
-def rows_of(lines: Any) -> tuple[Any, Any]:
-    """Return lines (L, ..., W', C), and each of the L with all its numbers in a row."""
-    return lines, lines.reshape(len(lines), -1)
 
 
 def as_lines(part: Any) -> Any:

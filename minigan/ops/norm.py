@@ -12,7 +12,7 @@ from typing import Any
 from minigan.autograd import OUT, Op
 from minigan.ops.activation import bend, bend_slopes, by_blocks, check_slope, leaky_relu
 from minigan.ops.arithmetic import sqrt
-from minigan.ops.reduction import added, mean, ones_times, sum
+from minigan.ops.reduction import added, column_sums, mean, ones_times, sum
 from minigan.ops.shape import reshape
 from minigan.ops.windows import check_image
 from minigan.tensor import Tensor
@@ -47,8 +47,8 @@ class BatchNorm(Op):
         # Around a value near the mean nothing cancels. The mean of any eighth of the data is within
         # √7 standard deviations of it, so the variance loses three bits at the worst.
         some = rows[: -(-len(rows) // 8)]
-        pixels = x.dtype.type(some.size // x.shape[-1])
-        self.near = some.sum(axis=0).reshape(-1, x.shape[-1]).sum(axis=0) / pixels
+        some = some.reshape(-1, x.shape[-1])
+        self.near = column_sums(self.backend, some) / x.dtype.type(len(some))
         near, y = wide(self.near), xp.empty_like(rows)
 
         def centre(x, y):

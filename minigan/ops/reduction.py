@@ -18,22 +18,25 @@ class Sum(Op):
     scale = 1.0
 
     def forward(self, x):
-        total = self.total(x)
-        return total if self.scale == 1 else total * self.scale
+        return self.scaled(self.total(x))
 
     def total(self, x):
+        """Return the sum itself, of columns as a product."""
         if x.size and x.ndim > 1 and self.axes == tuple(range(x.ndim - 1)):
             sums = column_sums(self.backend, x.reshape(-1, x.shape[-1]))
             return sums.reshape(kept(x.shape, self.axes) if self.keepdims else x.shape[-1:])
         return x.sum(axis=self.axes, keepdims=self.keepdims)
 
     def backward(self, gy):
-        gy = gy if self.scale == 1 else gy * self.scale
-        return broadcast_to(reshape(gy, kept(self.shapes[0], self.axes)), self.shapes[0])
+        shape = kept(self.shapes[0], self.axes)
+        return broadcast_to(reshape(self.scaled(gy), shape), self.shapes[0])
 
     def fused_backward(self, gy):
-        gy = gy if self.scale == 1 else gy * self.scale
-        return self.xp.broadcast_to(gy.reshape(kept(self.shapes[0], self.axes)), self.shapes[0])
+        shape = kept(self.shapes[0], self.axes)
+        return self.xp.broadcast_to(self.scaled(gy).reshape(shape), self.shapes[0])
+
+    def scaled(self, a):
+        return a if self.scale == 1 else a * self.scale
 
 
 def column_sums(backend: Backend, rows: Any) -> Any:

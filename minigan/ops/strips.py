@@ -159,7 +159,7 @@ def strip_pieces(backend: Backend, g: Geometry, tiling: Tiling, w: Any, y: Any) 
     """Cut results y (N, OH, OW, O): strips of a piece stay in the cache, products are large."""
     n, height, across, _ = y.shape
     pixels = n * height * across
-    strip = len(tiling.scheme.terms) * tiling.pixels * w.shape[2]  # numbers for each result
+    strip = tiling.scheme.line_count * tiling.pixels * w.shape[2]  # numbers for each result
     size = pixels * min(g.stride[0], g.kernel[0]) * strip * y.itemsize
     work = pixels * w.size
     count = max(1, min(PIECES, max(2, pixels // MANY), work // PIECE_WORK))
@@ -200,6 +200,7 @@ def put_together(xp: Any, planes: Any, y: Any, tiling: Tiling) -> None:
         if scheme is PLAIN:
             of_y[...] = planes[some]
         else:
+            # What is shared first is in all results, so its plane has no place on the first axis.
             own, shared = planes[scheme.own][place], planes[scheme.at(0, 0)][place[1:]]
             xp.add(own[some], shared[some], out=of_y)
 
@@ -220,8 +221,8 @@ def gathered(backend: Backend, y: Any, tiling: Tiling) -> Any:
 def in_places(y: Any, tiling: Tiling) -> Iterator[tuple[Any, tuple, tuple]]:
     """Yield results y (n, oh, OW, O) as they lie in planes, (*grid, oh, n, hop, groups, O).
 
-    All at once if they are whole groups, else one place in them after the other. With each is where
-    in the grid it is, and where in its planes.
+    All at once if they are whole groups, else one place in them after the other. With each is an
+    index of the grid (of nothing: all of it), and one of the planes that are there.
     """
     (n, oh, ow, o), scheme, hop = y.shape, tiling.scheme, tiling.hop
     if hop * tiling.across == ow:

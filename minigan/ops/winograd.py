@@ -44,7 +44,10 @@ class Line(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Some lines of a scheme, made at once of as many others, as a `Line` is. The image's is 0."""
+    """Some lines of a scheme, made at once of as many others, as a `Line` is.
+
+    Both by their numbers: 0 is the image's own, then in the order in which they are made.
+    """
 
     made: slice
     of: slice
@@ -93,8 +96,9 @@ class Filter:
 class Scheme:
     """How some neighbouring results are made: by a filter, or by one inside of the other.
 
-    The first is for groups of pixels, and each of its products is made by the next. What belongs to
-    the products lies in a grid, with an axis for each filter: first what is shared there.
+    The first is for groups of pixels, and each of its products is made by the next, which must have
+    as many results as taps. What belongs to the products lies in a grid, with an axis for each
+    filter: first what is shared there.
     """
 
     filters: tuple[Filter, ...] = ()
@@ -132,6 +136,10 @@ class Scheme:
                 terms.append(of + more)
         return tuple(terms)
 
+    @property
+    def line_count(self) -> int:
+        return len(self.terms)
+
     @functools.cached_property
     def additions(self) -> tuple[tuple[tuple, tuple, int], ...]:
         """What `share_out` does: (to where in the grid, from where, sign)."""
@@ -148,9 +156,10 @@ class Scheme:
         return tuple(steps)
 
     def at(self, depth: int, where: int | slice) -> tuple[int | slice, ...]:
-        """Return where on the axis of a filter, as an index of the grid.
+        """Return the index of the grid of this place on the axis of filter `depth`.
 
-        Of all filters before, and of those after it only what is not shared there.
+        It takes all of the axes before, and of those after it only what is not shared there: of two
+        filters of two taps, at(1, 0) is grid[:, 0], and at(0, 0) is grid[0, 1:].
         """
         return (slice(None),) * depth + (where,) + self.own[depth + 1 :]
 
