@@ -117,15 +117,19 @@ class Host(Backend):
     matmul = staticmethod(workers.matmul)
     matrix = gemm.Matrix
     add_products = staticmethod(workers.add_products)
-    axpby = staticmethod(gemm.axpby)
     scratch = staticmethod(workers.scratch)
+
+    def axpby(self, a: float, x: np.ndarray, b: float, y: np.ndarray) -> None:
+        """As any backend's; in one pass where BLAS can do it."""
+        if not gemm.axpby(a, x, b, y):
+            super().axpby(a, x, b, y)
 
     def copy_runs(self, to: np.ndarray, source: np.ndarray) -> None:
         """As any backend's; K·C numbers that lie side by side are moved as if they were one."""
         k, c = to.shape[-2:]
         beside = c * to.itemsize, to.itemsize
-        one = to.size and to.dtype == source.dtype
-        if one and to.strides[-2:] == source.strides[-2:] == beside:
+        alike = to.size and to.dtype == source.dtype
+        if alike and to.strides[-2:] == source.strides[-2:] == beside:
             run = np.dtype((np.void, k * c * to.itemsize))
             to, source = (a.reshape(*a.shape[:-2], k * c).view(run) for a in (to, source))
         to[...] = source

@@ -236,8 +236,7 @@ def parts(
     """Return what is multiplied in a piece: first the row of the kernel that most results meet.
 
     `strips` is their shape, (L, S, R, n, hop, across, pixels, C), and `height` the image's. The
-    results are planes (P, oh, n, hop, groups, O), in each those of one product, or of one place in
-    a group of neighbours.
+    results are planes (*grid, oh, n, hop, groups, O), one for each product of the scheme.
     """
     return _parts(g, tiling, *strips[2:4], rows.start, rows.stop, height)
 

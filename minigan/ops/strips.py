@@ -219,16 +219,17 @@ def gathered(backend: Backend, y: Any, tiling: Tiling) -> Any:
 
 
 def in_places(y: Any, tiling: Tiling) -> Iterator[tuple[Any, tuple, tuple]]:
-    """Yield results y (n, oh, OW, O) as they lie in planes, (*grid, oh, n, hop, groups, O).
+    """Yield results y (n, oh, OW, O) with where they are in planes, as two indices.
 
-    All at once if they are whole groups, else one place in them after the other. With each is an
-    index of the grid (of nothing: all of it), and one of the planes that are there.
+    The first is of the grid of results, the second of planes (oh, n, hop, groups, O). If y is whole
+    groups, it is yielded as one view (*grid_of_results, oh, n, hop, groups, O), and the first index
+    is empty; else one place in a group after the other, (oh, n, groups, O).
     """
     (n, oh, ow, o), scheme, hop = y.shape, tiling.scheme, tiling.hop
     if hop * tiling.across == ow:
-        grid = y.reshape(n, oh, ow // (hop * scheme.results), *scheme.grid_of_results, hop, o)
-        places = range(3, grid.ndim - 2)
-        yield grid.transpose(*places, 1, 0, grid.ndim - 2, 2, grid.ndim - 1), (), (...,)
+        view = y.reshape(n, oh, ow // (hop * scheme.results), *scheme.grid_of_results, hop, o)
+        places = range(3, view.ndim - 2)
+        yield view.transpose(*places, 1, 0, view.ndim - 2, 2, view.ndim - 1), (), (...,)
         return
     for number, place in enumerate(np.ndindex(scheme.grid_of_results)):
         for first in range(hop):
@@ -244,7 +245,6 @@ def in_taps(w: Any, scheme: Scheme) -> Any:
 
 def matrices_of_taps(backend: Backend, w: Any, scheme: Scheme) -> list:
     """Return for each product the matrices of the rows of the kernel, (KH, KW/taps·C, O)."""
-    (kh, kw, c, o), grid = w.shape, scheme.grid_of_taps
-    taps = w.reshape(kh, *grid, kw // scheme.taps, c, o)
-    taps = taps.transpose(*range(1, taps.ndim - 3), 0, taps.ndim - 3, taps.ndim - 2, taps.ndim - 1)
+    taps = in_taps(w, scheme)
+    taps = taps.reshape(*scheme.grid_of_taps, *taps.shape[1:])
     return [backend.matrix(stack(s)) for s in sums_of_taps(backend.xp, taps, scheme.filters)]
