@@ -180,13 +180,17 @@ class _Sum:
     def __init__(self, edge: Op | Tensor) -> None:
         self.edge, self.value, self.owned = edge, None, False
 
-    def add(self, gradient: Tensor, recording: bool) -> None:
+    def add(self, gradient: Tensor, recording: bool, fresh: bool = False) -> None:
+        """`fresh`: nobody else holds the gradient's array."""
         if self.value is None:
-            self.value = gradient
+            self.value, self.owned = gradient, fresh
         elif recording:
             self.value = self.value + gradient
         elif self.owned:
             self.value.data += gradient.data
+        elif fresh:
+            gradient.data += self.value.data
+            self.value, self.owned = gradient, True
         else:
             total = gradient.backend.xp.asarray(self.value.data + gradient.data)
             self.value, self.owned = Tensor._wrap(total, gradient.backend), True
@@ -244,14 +248,14 @@ def _walk(
     sums: dict[int, _Sum] = {}
     results: dict[int, _Sum] = {}
 
-    def send(edge: Op | Tensor, gradient: Tensor) -> None:
-        sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph)
+    def send(edge: Op | Tensor, gradient: Tensor, fresh: bool = False) -> None:
+        sums.setdefault(id(edge), _Sum(edge)).add(gradient, create_graph, fresh)
 
     late_sums: dict[int, _Sum] = {}  # apart, so that the order does not depend on when they come
 
     def receive(late: list[list[tuple[Op | Tensor, Tensor]]]) -> None:
         for leaf, gradient in itertools.chain(*late):
-            late_sums.setdefault(id(leaf), _Sum(leaf)).add(gradient, recording=False)
+            late_sums.setdefault(id(leaf), _Sum(leaf)).add(gradient, recording=False, fresh=True)
 
     with roots[0][1].backend.postponed() as later, switched("recording", create_graph):
         for edge, gradient in roots:
@@ -268,7 +272,7 @@ def _walk(
                 now, late = _apart(op, now)
             if any(now):
                 for parent, gradient in _gradients_of(op, gy, now, create_graph):
-                    send(parent, gradient)
+                    send(parent, gradient, fresh=op.work > 0)  # as it promises
             if any(late):
                 later(partial(_gradients_of_leaves, op, gy, late, retain_graph))
                 receive(later.take())
@@ -276,8 +280,7 @@ def _walk(
                 op.free()
         receive(later.rest())
         for gathered in late_sums.values():
-            send(gathered.edge, gathered.value)
-            sums[id(gathered.edge)].owned = True  # as an op with `work` promises
+            send(gathered.edge, gathered.value, fresh=True)
     return results | sums
 
 

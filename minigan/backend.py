@@ -136,12 +136,23 @@ class Host(Backend):
 
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
         """As NumPy's, which goes pixel by pixel; of few channels a plane at a time is quicker."""
-        if arrays[0].ndim != 4 or axis != 3 or max(a.shape[3] for a in arrays) > self.few_channels:
-            return np.concatenate(arrays, axis=axis)
-        planes = [a[..., channel] for a in arrays for channel in range(a.shape[3])]
-        y = np.empty((*arrays[0].shape[:3], len(planes)), np.result_type(*arrays))
-        for channel, plane in enumerate(planes):
-            y[..., channel] = plane
+        if axis == 0:
+            return np.concatenate(arrays)
+        shape = list(arrays[0].shape)
+        shape[axis] = sum(a.shape[axis] for a in arrays)
+        y = np.empty(shape, np.result_type(*arrays))
+        few = axis == 3 == y.ndim - 1 and max(a.shape[3] for a in arrays) <= self.few_channels
+
+        def join(*parts: np.ndarray) -> None:
+            *parts, out = parts
+            if not few:
+                np.concatenate(parts, axis=axis, out=out)
+                return
+            planes = (part[..., channel] for part in parts for channel in range(part.shape[3]))
+            for channel, plane in enumerate(planes):
+                out[..., channel] = plane
+
+        self.blocks(join, *arrays, y)
         return y
 
     @property

@@ -27,7 +27,7 @@ from minigan import gemm
 
 PIECES = 4  # work is cut into this many, or a multiple
 PIECE_WORK = 1 << 24  # multiplications: handing a piece to another core costs as much as 2 ** 22
-BLOCK = 1 << 18  # numbers in a block of an element-wise pass: less is over before it is handed out
+BLOCK = 1 << 18  # numbers in an element-wise pass: so few are over before a helper is awake
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
 
 
@@ -292,7 +292,7 @@ def blocks(function: Callable[..., Any], *arrays: np.ndarray) -> list[Any]:
     the results in order. For products the function calls `matmul`.
     """
     largest = max(a.size for a in arrays)
-    if largest < 2 * BLOCK or _busy():
+    if largest <= BLOCK or _busy():
         return [function(*arrays)]
     pieces = -(-largest // (BLOCK * 2)) * 2  # even, so that of two workers none is left over
     return each(lambda some: function(*(a[some] for a in arrays)), cut(len(arrays[0]), pieces))

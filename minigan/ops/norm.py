@@ -122,7 +122,7 @@ class BatchNorm(Op):
         if y is None:
             sums = self.backend.blocks(centre, rows, g_rows, gx)
         else:
-            gy_rows, g_rows = g_rows, xp.empty_like(rows)
+            gy_rows, g_rows = g_rows, self.backend.scratch("g", rows.shape, rows.dtype)
             y_rows = y.reshape(rows.shape)
             sums = self.backend.blocks(centre_behind_slopes, rows, y_rows, gy_rows, g_rows, gx)
         g_beta, dots = added(sums)

@@ -27,9 +27,9 @@ def adding(wrong: Callable[[_Sum, Tensor, bool], None], recorded_only: bool = Fa
     """Return the maker of an `_Sum.add` that is wrong from the second contribution on."""
 
     def make(watch: Watch) -> Any:
-        def add(self: _Sum, gradient: Tensor, recording: bool) -> None:
+        def add(self: _Sum, gradient: Tensor, recording: bool, fresh: bool = False) -> None:
             if self.value is None or (recorded_only and not recording):
-                right_add(self, gradient, recording)
+                right_add(self, gradient, recording, fresh)
             else:
                 watch.touched = True
                 wrong(self, gradient, recording)
