@@ -420,3 +420,30 @@ def test_accumulating_does_not_write_into_the_cotangent():
     (h + h + h).backward(cotangent)
     np.testing.assert_array_equal(cotangent.numpy(), [1, 1])
     np.testing.assert_array_equal(a.grad, [3, 3])
+
+
+@pytest.mark.parametrize("conv_first", [True, False])
+def test_what_is_added_up_in_place_is_nobody_elses(conv_first):
+    """A convolution's gradient is an array of its own, which others are added to; gy of + is not.
+
+    h is read by a convolution and by +, which hands the same gy to h and to b.
+    """
+    rng = np.random.default_rng(0)
+    a, b = (leaf(rng.standard_normal((2, 4, 4, 3))) for _ in range(2))
+    w = leaf(rng.standard_normal((3, 3, 3, 2)))
+    r, s = (mg.tensor(rng.standard_normal(n)) for n in ((2, 2, 2, 2), (2, 4, 4, 3)))
+
+    def loss():
+        h = a * 2.0
+        both = [lambda: (F.conv2d(h, w) * r).sum(), lambda: ((h + b) * s).sum()]
+        first, second = both if conv_first else both[::-1]
+        return first() + second()
+
+    loss().backward()
+    np.testing.assert_array_equal(b.grad, s.numpy())
+    through_conv = F.conv_transpose2d(r, w).numpy()
+    np.testing.assert_allclose(a.grad, 2 * (through_conv + s.numpy()), rtol=1e-5, atol=1e-6)
+    once = [t.grad.copy() for t in (a, b, w)]
+    loss().backward()
+    for t, gradient in zip((a, b, w), once, strict=True):
+        np.testing.assert_array_equal(t.grad, gradient + gradient)

@@ -117,6 +117,14 @@ SAME = {
         lambda x: F.leaky_relu(x, 0.2), numbers(4, 101, 73, 41, dtype=t)
     ),
     "relu": lambda t: gradients(F.relu, numbers(4, 101, 73, 41, dtype=t)),
+    "concatenate": lambda t: gradients(
+        lambda *parts: F.concatenate(parts, axis=3),
+        *(numbers(9, 40, 50, c, dtype=t, seed=c) for c in (20, 24)),
+    ),
+    "concatenate, few channels": lambda t: gradients(
+        lambda *parts: F.concatenate(parts, axis=3),
+        *(numbers(9, 150, 160, c, dtype=t, seed=c) for c in (1, 3)),
+    ),
     "matmul": lambda t: gradients(F.matmul, numbers(700, 300, dtype=t), numbers(300, 400, dtype=t)),
     "sum": lambda t: gradients(lambda x: x.sum(axis=(0, 1, 2)), numbers(8, 70, 70, 64, dtype=t)),
 }
@@ -213,10 +221,11 @@ def test_training_to_the_bit(networks, dtype, handed_out, monkeypatch):
 
 # ---- right in many pieces
 
+KINDS = ("conv", "pool", "norm", "relu", "matmul", "linear", "concatenate")
 IN_PIECES = [
     name
     for name in REGISTRY
-    if any(word in name.lower() for word in ("conv", "pool", "norm", "relu", "matmul", "linear"))
+    if any(word in name.lower() for word in KINDS)
     or name in ("sum", "mean", "tanh", "ops.Fold", "ops.Unfold", "gradient_penalty", "unet_block")
 ]
 
