@@ -201,8 +201,8 @@ class Postponed:
         self.at_work: list[None] = []  # an entry for each thread in `make_one`: append is atomic
 
     def accepts(self, work: int) -> bool:
-        """Whether so many multiplications are worth it."""
-        return self.accepting and work >= PIECE_WORK
+        """Whether so many multiplications are worth it: as many as handing them over costs."""
+        return self.accepting and 4 * work >= PIECE_WORK
 
     def __call__(self, function: Callable[[], Any]) -> None:
         self.calls.append(_Call(function))

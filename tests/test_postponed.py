@@ -55,6 +55,9 @@ def test_nothing_waits_where_there_are_no_helpers_for_it():
         assert not later.accepts(1 << 60)
     with backend.CPU.postponed() as later:
         assert later.accepts(1 << 60)
+        assert later.accepts(workers.PIECE_WORK // 4)
+        assert not later.accepts(workers.PIECE_WORK // 4 - 1)
+        assert not later.accepts(0)
 
 
 def test_a_helper_begins_before_anybody_asks():
