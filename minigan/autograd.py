@@ -43,8 +43,9 @@ class Op:
     numbers of `backward`. It runs when the gradient itself is not being recorded.
 
     And it may set `work` in forward: how many multiplications a gradient takes. That is a promise
-    that backward makes each by itself, as `needs` says, and as a new array. Gradients of leaves are
-    then left to other threads, if they are worth it, and handed over without a copy.
+    that backward makes each by itself, as `needs` says, and as a new array: not gy, nor a view of
+    it or of what was kept, for other gradients are added to it. Those of leaves are then left to
+    other threads, if they are worth it, and handed over without a copy.
     """
 
     view = False  # whether the output may share memory with input 0
@@ -181,7 +182,7 @@ class _Sum:
         self.edge, self.value, self.owned = edge, None, False
 
     def add(self, gradient: Tensor, recording: bool, fresh: bool = False) -> None:
-        """`fresh`: nobody else holds the gradient's array."""
+        """`fresh`: nobody else holds the gradient's array, unless it is recorded."""
         if self.value is None:
             self.value, self.owned = gradient, fresh
         elif recording:

@@ -135,16 +135,15 @@ class Host(Backend):
         to[...] = source
 
     def concatenate(self, arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-        """As NumPy's, which goes pixel by pixel; of few channels a plane at a time is quicker."""
-        if axis == 0:
+        """As NumPy's, by the workers; of few channels plane by plane, not pixel by pixel."""
+        if axis == 0:  # along which the workers' blocks are cut
             return np.concatenate(arrays)
         shape = list(arrays[0].shape)
         shape[axis] = sum(a.shape[axis] for a in arrays)
         y = np.empty(shape, np.result_type(*arrays))
         few = axis == 3 == y.ndim - 1 and max(a.shape[3] for a in arrays) <= self.few_channels
 
-        def join(*parts: np.ndarray) -> None:
-            *parts, out = parts
+        def join(out: np.ndarray, *parts: np.ndarray) -> None:
             if not few:
                 np.concatenate(parts, axis=axis, out=out)
                 return
@@ -152,7 +151,7 @@ class Host(Backend):
             for channel, plane in enumerate(planes):
                 out[..., channel] = plane
 
-        self.blocks(join, *arrays, y)
+        self.blocks(join, y, *arrays)
         return y
 
     @property

@@ -26,8 +26,9 @@ import numpy as np
 from minigan import gemm
 
 PIECES = 4  # work is cut into this many, or a multiple
-PIECE_WORK = 1 << 24  # multiplications: handing a piece to another core costs as much as 2 ** 22
-BLOCK = 1 << 18  # numbers in an element-wise pass: so few are over before a helper is awake
+PIECE_WORK = 1 << 24  # multiplications in a piece, at least
+HANDING_OVER = 1 << 22  # multiplications: what handing something to another core costs
+BLOCK = 1 << 18  # numbers of a pass in a piece: so few are over before a helper is awake
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
 
 
@@ -202,7 +203,7 @@ class Postponed:
 
     def accepts(self, work: int) -> bool:
         """Whether so many multiplications are worth it: as many as handing them over costs."""
-        return self.accepting and 4 * work >= PIECE_WORK
+        return self.accepting and work >= HANDING_OVER
 
     def __call__(self, function: Callable[[], Any]) -> None:
         self.calls.append(_Call(function))

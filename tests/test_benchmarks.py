@@ -49,7 +49,7 @@ def test_help_from_anywhere(tmp_path):
 
 @every_workload
 def test_a_profile(workload, monkeypatch, capsys):
-    monkeypatch.setattr(workers, "PIECE_WORK", 1 << 10)  # so that gradients of weights would wait
+    monkeypatch.setattr(workers, "HANDING_OVER", 1 << 10)  # so that gradients of weights would wait
     before = vars(Op)["__call__"], optim.Optimizer.step, workers.Postponed.accepts
     text = run(
         monkeypatch, capsys, "--workload", workload, *tiny(workload), "--rounds", 1, "--threads", 2

@@ -27,6 +27,7 @@ def numbers(*shape, seed=0):
 def everything_waits(monkeypatch):
     """However little work it is."""
     monkeypatch.setattr(workers, "PIECE_WORK", 1)
+    monkeypatch.setattr(workers, "HANDING_OVER", 1)
 
 
 # ---- calls that wait
@@ -55,8 +56,8 @@ def test_nothing_waits_where_there_are_no_helpers_for_it():
         assert not later.accepts(1 << 60)
     with backend.CPU.postponed() as later:
         assert later.accepts(1 << 60)
-        assert later.accepts(workers.PIECE_WORK // 4)
-        assert not later.accepts(workers.PIECE_WORK // 4 - 1)
+        assert later.accepts(workers.HANDING_OVER)
+        assert not later.accepts(workers.HANDING_OVER - 1)
         assert not later.accepts(0)
 
 

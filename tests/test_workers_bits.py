@@ -45,6 +45,7 @@ def tiny_pieces(monkeypatch, request):
     monkeypatch.setattr(workers, "BLOCK", 2)
     monkeypatch.setattr(norm, "WIDE", 1)
     monkeypatch.setattr(workers, "PIECE_WORK", 64)
+    monkeypatch.setattr(workers, "HANDING_OVER", 64)
     monkeypatch.setattr(windows, "PIECE_ROWS", 2)
     monkeypatch.setattr(backend.Host, "column_bytes", 64)
 
@@ -190,6 +191,7 @@ def test_training_to_the_bit(networks, dtype, handed_out, monkeypatch):
         monkeypatch.setattr(backend.Host, "column_bytes", 1 << 16)
         monkeypatch.setattr(workers, "BLOCK", 1 << 10)
         monkeypatch.setattr(workers, "PIECE_WORK", 1 << 14)
+        monkeypatch.setattr(workers, "HANDING_OVER", 1 << 14)
         monkeypatch.setattr(strips, "PIECE_WORK", 1 << 14)
 
     def train():

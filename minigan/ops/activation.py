@@ -75,7 +75,7 @@ def bend(xp: Any, x: Any, slope: float, y: Any, scratch: Any = None) -> None:
 def bend_slopes(xp: Any, y: Any, slope: float, out: Any, gy: Any = None) -> None:
     """Write into `out` the derivative of the leaky ReLU that gave y, times gy if there is one."""
     # Arithmetic on 0s and 1s: a where() that cannot guess the next sign is 10 times slower.
-    xp.greater(y, 0, out=out, casting="unsafe")  # no array of bools on the way
+    xp.greater(y, 0, out=out)  # no array of bools on the way
     if slope:
         xp.clip(out, slope, 1, out=out)
     if gy is not None:

@@ -304,6 +304,7 @@ def small_pieces(how: str) -> Iterator[None]:
         (workers, "BLOCK"): 1,
         (norm, "WIDE"): 1,
         (workers, "PIECE_WORK"): 1,
+        (workers, "HANDING_OVER"): 1,
         (windows, "PIECE_ROWS"): 1,
         (strips, "PIECE_WORK"): 1,
         (strips, "MANY"): 1,
