@@ -141,7 +141,8 @@ class Host(Backend):
         shape = list(arrays[0].shape)
         shape[axis] = sum(a.shape[axis] for a in arrays)
         y = np.empty(shape, np.result_type(*arrays))
-        few = axis == 3 == y.ndim - 1 and max(a.shape[3] for a in arrays) <= self.few_channels
+        by_channel = y.ndim == 4 and axis == 3
+        few = by_channel and max(a.shape[3] for a in arrays) <= self.few_channels
 
         def join(out: np.ndarray, *parts: np.ndarray) -> None:
             if not few:
