@@ -120,7 +120,7 @@ def test_the_advice_is_code_that_runs(nowhere, monkeypatch):
     with pytest.raises(data.MissingDataError) as caught:
         data.fashion_mnist()
     code = str(caught.value).split('python -c "')[1].removesuffix('"')
-    monkeypatch.setattr(mnist_sets, "fetch", lambda url, path, *_: write_set(path.parent))
+    monkeypatch.setattr("minigan.data.download.download", lambda url, path, *_: write_set(path.parent))
     exec(code)
     assert len(data.fashion_mnist()) == 6
 
@@ -132,7 +132,7 @@ def test_download_is_only_on_request_and_goes_to_the_cache_or_the_folder(nowhere
         fetched.append((url, path, sha256))
         write_set(path.parent)
 
-    monkeypatch.setattr(mnist_sets, "fetch", fetch)
+    monkeypatch.setattr("minigan.data.download.download", fetch)
     with pytest.raises(data.MissingDataError):
         data.fashion_mnist()
     assert fetched == []
