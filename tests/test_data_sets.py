@@ -120,7 +120,8 @@ def test_the_advice_is_code_that_runs(nowhere, monkeypatch):
     with pytest.raises(data.MissingDataError) as caught:
         data.fashion_mnist()
     code = str(caught.value).split('python -c "')[1].removesuffix('"')
-    monkeypatch.setattr("minigan.data.download.download", lambda url, path, *_: write_set(path.parent))
+    download = "minigan.data.download.download"
+    monkeypatch.setattr(download, lambda url, path, *_: write_set(path.parent))
     exec(code)
     assert len(data.fashion_mnist()) == 6
 
