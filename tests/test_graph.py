@@ -8,6 +8,7 @@ import pytest
 import minigan as mg
 from minigan import functional as F
 from minigan import nn, optim
+from minigan.autograd import _Sum
 from minigan.ops import activation, arithmetic, linalg
 
 
@@ -447,3 +448,14 @@ def test_what_is_added_up_in_place_is_nobody_elses(conv_first):
     loss().backward()
     for t, gradient in zip((a, b, w), once, strict=True):
         np.testing.assert_array_equal(t.grad, gradient + gradient)
+
+
+@pytest.mark.parametrize("fresh_first", [True, False])
+def test_a_sum_takes_an_array_that_is_nobody_elses(fresh_first):
+    shared, fresh = mg.tensor([1.0, 2.0]), mg.tensor([10.0, 20.0])
+    gathered, array = _Sum(fresh), fresh.data
+    for gradient in (fresh, shared) if fresh_first else (shared, fresh):
+        gathered.add(gradient, recording=False, fresh=gradient is fresh)
+    assert gathered.take() is array  # no array more, and no copy
+    np.testing.assert_array_equal(array, [11, 22])
+    np.testing.assert_array_equal(shared.numpy(), [1, 2])

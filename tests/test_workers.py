@@ -335,6 +335,15 @@ def test_cuts_cover_everything_once(length, pieces):
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize(("rows", "pieces"), [(0, 1), (8, 1), (9, 2), (16, 2), (17, 4), (33, 6)])
+def test_blocks_begin_above_the_limit_and_are_even(rows, pieces, monkeypatch):
+    monkeypatch.setattr(workers, "BLOCK", 16)
+    array = np.arange(2 * rows).reshape(rows, 2)
+    found = workers.blocks(lambda some: some, array)
+    assert len(found) == pieces
+    np.testing.assert_array_equal(np.concatenate(found), array)
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 4), (7, 5, 4), (2, 301, 16), (0, 5, 4), (64, 8, 8)])
 @pytest.mark.parametrize("limit", [1, 4096, 1 << 20])
 def test_pieces_cover_everything_once_and_share_out_evenly(shape, limit):
