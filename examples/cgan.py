@@ -59,10 +59,13 @@ def main() -> int:
         chosen = next(batches)
         real, labels = mg.Tensor(data.to_unit(images[chosen])), found.labels[chosen]
         noise = mg.generator().standard_normal((args.batch, args.z), np.float32)
-        fake = generator(mg.Tensor(noise), labels)  # of the same classes as the real ones
+        # Of the same classes as the real ones, which the discriminator can look at meanwhile.
+        fake, on_real = mg.side_by_side(
+            (generator, mg.Tensor(noise), labels), (discriminator, real, labels)
+        )
 
         # The discriminator learns to tell real images from generated ones, a batch of each.
-        on_real, on_fake = discriminator(real, labels), discriminator(fake.detach(), labels)
+        on_fake = discriminator(fake.detach(), labels)
         d_loss = judged(on_real, True) + judged(on_fake, False)
         adam_d.zero_grad()
         d_loss.backward()

@@ -100,10 +100,11 @@ def main() -> int:
             mg.Tensor(np.stack([images[i, :, ::m] for i, m in zip(chosen, mirror, strict=True)]))
             for images in (line, color)
         )
-        fake = generator(drawing)
+        # While the generator colours, the discriminator can look at the artist's work.
+        fake, on_real = mg.side_by_side((generator, drawing), (discriminator, drawing, real))
 
         # The discriminator learns to tell the artist's colours from the generator's.
-        d_real = judged(discriminator(drawing, real), real=True)
+        d_real = judged(on_real, real=True)
         d_fake = judged(discriminator(drawing, fake.detach()), real=False)
         adam_d.zero_grad()
         ((d_real + d_fake) * 0.5).backward()

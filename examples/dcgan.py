@@ -74,10 +74,11 @@ def main() -> int:
     for step in run.steps(first):
         real = mg.Tensor(data.to_unit(images[next(batches)]))
         noise = mg.generator().standard_normal((args.batch, args.z), np.float32)
-        fake = generator(mg.Tensor(noise))
+        # While the generator makes its images, the discriminator can look at the real ones.
+        fake, on_real = mg.side_by_side((generator, mg.Tensor(noise)), (discriminator, shown(real)))
 
         # The discriminator learns to tell real images from generated ones, a batch of each.
-        on_real, on_fake = discriminator(shown(real)), discriminator(shown(fake.detach()))
+        on_fake = discriminator(shown(fake.detach()))
         d_loss = judged(on_real, True, args.loss) + judged(on_fake, False, args.loss)
         adam_d.zero_grad()
         d_loss.backward()

@@ -62,10 +62,11 @@ def main() -> int:
     for step in run.steps(first):
         real = mg.Tensor(data.to_unit(images[next(batches)]))
         noise = mg.generator().standard_normal((args.batch, args.z), np.float32)
-        fake = generator(mg.Tensor(noise))
+        # While the generator makes its images, the discriminator can look at the real ones.
+        fake, on_real = mg.side_by_side((generator, mg.Tensor(noise)), (discriminator, real))
 
         # The discriminator learns to tell real from generated, and pays for its slope at the real.
-        on_real, on_fake = discriminator(real), discriminator(fake.detach())
+        on_fake = discriminator(fake.detach())
         d_loss = judged(on_real, True) + judged(on_fake, False)
         r1 = losses.r1_penalty(discriminator, real)
         adam_d.zero_grad()

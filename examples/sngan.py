@@ -54,10 +54,11 @@ def main() -> int:
     for step in run.steps(first):
         real = mg.Tensor(data.to_unit(images[next(batches)]))
         noise = mg.generator().standard_normal((args.batch, args.z), np.float32)
-        fake = generator(mg.Tensor(noise))
+        # While the generator makes its images, the discriminator can look at the real ones.
+        fake, on_real = mg.side_by_side((generator, mg.Tensor(noise)), (discriminator, real))
 
         # The discriminator learns to score real images above 1 and generated ones below -1.
-        on_real, on_fake = discriminator(real), discriminator(fake.detach())
+        on_fake = discriminator(fake.detach())
         d_loss = losses.hinge(on_real, real=True) + losses.hinge(on_fake, real=False)
         adam_d.zero_grad()
         d_loss.backward()

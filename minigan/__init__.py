@@ -8,6 +8,7 @@ from minigan.autograd import Op, grad
 from minigan.backend import DeviceError, default_dtype, generator, manual_seed, use
 from minigan.gradcheck import GradcheckError, gradcheck
 from minigan.tensor import AnomalyError, Tensor, detect_anomaly, is_recording, no_grad, tensor
+from minigan.together import side_by_side
 from minigan.workers import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "ops",
     "optim",
     "set_num_threads",
+    "side_by_side",
     "tensor",
     "training",
     "use",

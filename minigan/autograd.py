@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import weakref
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -126,6 +127,8 @@ class Op:
         if not any(self.needs):
             return Tensor._wrap(output, self.backend, version=version)
         self.order = next(Op._clock)
+        if mode.made is not None:
+            mode.made.append(weakref.ref(self))
         self.parents = tuple(
             (t._op or t) if need else None for t, need in zip(inputs, self.needs, strict=True)
         )
@@ -313,7 +316,7 @@ def _gradients_of(
             None if a is None else Tensor._wrap(op.xp.asarray(a), op.backend) for a in arrays
         )
     else:  # anomalies are looked for below, in the name of this op and not of those it uses
-        with switched("anomaly", False):
+        with switched("anomaly", False), switched("recording", create_graph):  # of this thread
             gradients = op.backward(gy)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(op.parents):

@@ -313,5 +313,9 @@ def generator() -> np.random.Generator:
     """Return the host generator, so that every device sees the same numbers.
 
     Its state is `generator().bit_generator.state`, which may be read and assigned (checkpoints).
+
+    Raises:
+        RuntimeError: two functions of `side_by_side` ask for it.
     """
+    workers.claim("the state of mg.generator()", _settings)
     return _settings.generator

@@ -6,6 +6,7 @@ The arithmetic methods (`+`, `.sum()`, ...) are attached by `minigan.ops`, one f
 from __future__ import annotations
 
 import numbers
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +20,12 @@ class AnomalyError(ArithmeticError):
     """Anomaly mode found the op that made a NaN or an Inf."""
 
 
-class Mode:
-    """What `no_grad` and `detect_anomaly` switch."""
+class Mode(threading.local):
+    """What `no_grad` and `detect_anomaly` switch, for the thread that they are called in."""
 
     recording = True
     anomaly = False
+    made: list | None = None  # weak references to the ops recorded, where `side_by_side` asks
 
 
 mode = Mode()

@@ -274,6 +274,28 @@ def postponed() -> Iterator[Postponed]:
             raise
 
 
+def claim(what: str, thing: object) -> None:
+    """Announce a change that others will see; no two functions side by side may make the same.
+
+    Raises:
+        RuntimeError: another function of `side_by_side` has changed it.
+    """
+    claims = getattr(_pool.mine, "claims", None)
+    if claims is not None:
+        claims(what, thing)
+
+
+@contextmanager
+def claiming(claims: Callable[[str, object], None] | None) -> Iterator[None]:
+    """Within the context, what this thread claims is told to `claims`."""
+    before = getattr(_pool.mine, "claims", None)
+    _pool.mine.claims = claims
+    try:
+        yield
+    finally:
+        _pool.mine.claims = before
+
+
 def _busy() -> bool:
     """Whether this thread works on a piece: what it calls is then not cut up again."""
     return getattr(_pool.mine, "busy", False)

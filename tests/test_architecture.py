@@ -19,6 +19,7 @@ FLOORS = [
     ["cuda"],
     ["tensor"],
     ["autograd"],
+    ["together"],
     ["ops.shape"],
     ["ops.arithmetic"],
     ["ops.reduction"],

@@ -387,6 +387,42 @@ def test_what_is_recorded_does_not_wait(count, monkeypatch):
 
 
 @pytest.mark.usefixtures("everything_waits")
+@pytest.mark.usefixtures("everything_waits")
+def test_a_late_gradient_is_not_recorded():
+    """Whoever makes it: what is recorded is a matter of each thread."""
+    workers.set_num_threads(2)
+    helper, seen = threading.Event(), []
+
+    class Scaled(mg.Op):  # with no quicker way back, in arrays
+        def forward(self, x, w):
+            self.work = 1 << 30
+            self.save(0, 1)
+            return x * w
+
+        def backward(self, gy):
+            x, w = self.saved()
+            if self.needs[1]:
+                seen.append((mg.is_recording(), threading.current_thread()))
+                helper.set()
+                return None, gy * x
+            return gy * w, None
+
+    class Waiting(mg.Op):
+        def forward(self, x):
+            return x + 1
+
+        def backward(self, gy):
+            assert helper.wait(PATIENCE)
+            return gy
+
+    x, w = (mg.Tensor(numbers(4, seed=i), requires_grad=True) for i in range(2))
+    Scaled()(Waiting()(x), w).sum().backward()
+    [(recording, thread)] = seen
+    assert not recording
+    assert thread is not threading.current_thread()
+    assert np.allclose(w.grad, x.numpy() + 1)
+
+
 def test_an_anomaly_is_found_in_the_name_of_the_op():
     workers.set_num_threads(2)
     x, w = (mg.Tensor(numbers(*s), requires_grad=True) for s in ((2, 5, 5, 3), (3, 3, 3, 2)))

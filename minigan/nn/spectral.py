@@ -6,6 +6,7 @@ from typing import Any
 
 from minigan import backend as backends
 from minigan import functional as F
+from minigan import workers
 from minigan.nn.module import Module
 from minigan.tensor import Tensor, no_grad
 
@@ -56,6 +57,7 @@ class SpectralNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         if self.training:
+            workers.claim("SpectralNorm's u", self)
             self.iterate()
         return self.layer.with_weight(x, self.layer.weight / self.sigma())
 

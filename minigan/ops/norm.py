@@ -16,6 +16,7 @@ from minigan.ops.reduction import added, column_sums, mean, ones_times, sum
 from minigan.ops.shape import reshape
 from minigan.ops.windows import check_image
 from minigan.tensor import Tensor
+from minigan.workers import claim
 
 WIDE = 1 << 13  # numbers in a row that vectors of channels are repeated to
 
@@ -224,6 +225,7 @@ def batch_norm(
     y = op(x, ones, zeros)
     for running, batch in ((running_mean, op.mean), (running_var, op.variance * (m / (m - 1)))):
         if running is not None:
+            claim("batch_norm's running averages", running)
             running.data += (batch - running.data) * running.dtype.type(momentum)
     return y
 

@@ -98,8 +98,8 @@ def minigan_step(workload: str, sizes: Sizes) -> Callable[[], tuple[float, float
         return discriminator(image) if workload == "dcgan" else discriminator(source, image)
 
     def step() -> tuple[float, float]:
-        fake = generator(source)
-        d_loss = (judged(judge(real), True) + judged(judge(fake.detach()), False)) * 0.5
+        fake, on_real = mg.side_by_side((generator, source), (judge, real))
+        d_loss = (judged(on_real, True) + judged(judge(fake.detach()), False)) * 0.5
         adam_d.zero_grad()
         d_loss.backward()
         adam_d.step()
