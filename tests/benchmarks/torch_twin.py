@@ -1,4 +1,7 @@
-"""The same networks, weights, data and step in PyTorch, as PyTorch is usually written: NCHW."""
+"""The same networks, weights, data and step in PyTorch, as PyTorch is usually written: NCHW.
+
+One call comes after the other: on a second thread the discriminator gained nothing (docs/speed.md).
+"""
 
 from collections.abc import Callable
 
