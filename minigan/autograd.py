@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import weakref
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -53,8 +52,6 @@ class Op:
     changes_dtype = False
     work = 0
     order: int  # position in time: a node is younger than all of its parents
-
-    _clock = itertools.count()
 
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -126,12 +123,11 @@ class Op:
             version = inputs[0]._version
         if not any(self.needs):
             return Tensor._wrap(output, self.backend, version=version)
-        self.order = next(Op._clock)
-        if mode.made is not None:
-            mode.made.append(weakref.ref(self))
         self.parents = tuple(
             (t._op or t) if need else None for t, need in zip(inputs, self.needs, strict=True)
         )
+        ages = [parent.order for parent in self.parents if isinstance(parent, Op)]
+        self.order = max([next(mode.clock), *(age + 1 for age in ages)])  # clocks may differ
         self._saved = tuple(
             (i, output, version, version.value)
             if i == OUT

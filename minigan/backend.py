@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Backend:
         """Call `function` on arrays of equal length; the CPU's workers share blocks of them."""
         return [function(*arrays)]
 
-    def postponed(self) -> Any:
+    def postponed(self, of_user: bool = False) -> Any:
         """Return a context with a `workers.Postponed`; only the CPU has workers for it."""
         return nullcontext(workers.Postponed(helpers=0, accepting=False))
 
@@ -175,18 +176,18 @@ memory.keep_freed_memory()
 
 
 class _Settings:
-    """What `use`, `default_dtype` and `manual_seed` change.
+    """What `use` and `manual_seed` change.
 
     MINIGAN_DEVICE says which device is the default; it is looked for when the first tensor is made.
     """
 
     def __init__(self) -> None:
         self.device = os.environ.get("MINIGAN_DEVICE", "cpu")
-        self.dtype = np.dtype(np.float32)
         self.generator = np.random.default_rng()
 
 
 _settings = _Settings()
+_default_dtype = ContextVar("default_dtype", default=FLOAT_TYPES[0])
 _backends: dict[str, Backend] = {"cpu": CPU}
 _by_array_type: dict[type, Backend] = {np.ndarray: CPU}
 
@@ -234,22 +235,24 @@ def use(device: str) -> None:
 
 def get_default_dtype() -> np.dtype:
     """Return the dtype of new floating-point tensors: float32 unless `default_dtype` says not."""
-    return _settings.dtype
+    return _default_dtype.get()
 
 
 @contextmanager
 def default_dtype(dtype: Any) -> Iterator[None]:
-    """Within the context, creation functions make `dtype` (np.float32 or np.float64).
+    """Within the context, and for its thread, creation functions make `dtype`.
+
+    Args:
+        dtype: np.float32 or np.float64.
 
     Raises:
         TypeError: any other dtype.
     """
-    before = _settings.dtype
-    _settings.dtype = check_float(np.dtype(dtype), "default_dtype")
+    token = _default_dtype.set(check_float(np.dtype(dtype), "default_dtype"))
     try:
         yield
     finally:
-        _settings.dtype = before
+        _default_dtype.reset(token)
 
 
 def check_float(dtype: np.dtype, who: str) -> np.dtype:
@@ -284,12 +287,12 @@ def as_array(data: Any, dtype: Any = None, device: str | None = None) -> Any:
         except ValueError as error:
             raise ValueError(f"tensor: the nested lists are ragged ({error})") from None
         if dtype is None and data.dtype.kind in "iub" and not keeps_type:
-            dtype = _settings.dtype
+            dtype = get_default_dtype()
         backend = CPU
     if data.dtype.kind not in "fiub":
         raise TypeError(f"tensor: cannot hold {data.dtype}: give real numbers")
     if dtype is None and data.dtype.kind == "f":
-        dtype = _settings.dtype
+        dtype = get_default_dtype()
     wanted = data.dtype if dtype is None else np.dtype(dtype)
     if wanted.kind not in "iub":
         check_float(wanted, "tensor")
@@ -303,9 +306,11 @@ def manual_seed(seed: int) -> None:
 
     Raises:
         ValueError: a negative seed.
+        RuntimeError: another function of `side_by_side` draws from it.
     """
     if seed < 0:
         raise ValueError(f"manual_seed: seed must not be negative, got {seed}")
+    workers.claim("the state of mg.generator()", _settings)
     _settings.generator = np.random.default_rng(seed)
 
 

@@ -5,6 +5,7 @@ The arithmetic methods (`+`, `.sum()`, ...) are attached by `minigan.ops`, one f
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +22,23 @@ class AnomalyError(ArithmeticError):
 
 
 class Mode(threading.local):
-    """What `no_grad` and `detect_anomaly` switch, for the thread that they are called in."""
+    """What holds for one thread: what `no_grad` and `detect_anomaly` switch, and its clock."""
 
     recording = True
     anomaly = False
-    made: list | None = None  # weak references to the ops recorded, where `side_by_side` asks
+    clock = itertools.count()  # numbers ops in the order of time; one for all, but `side_by_side`
 
 
 mode = Mode()
+_setting_clocks = threading.Lock()
+
+
+def clocks(count: int, ticks: int = 1 << 32) -> list[Iterator[int]]:
+    """Return clocks of which each is ahead of the one before it, and set that of all ahead."""
+    with _setting_clocks:
+        now = next(Mode.clock)
+        *found, Mode.clock = (itertools.count(now + i * ticks) for i in range(count + 1))
+    return found
 
 
 @contextmanager

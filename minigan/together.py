@@ -9,8 +9,7 @@ from typing import Any
 
 from minigan import backend as backends
 from minigan import workers
-from minigan.autograd import Op
-from minigan.tensor import mode
+from minigan.tensor import clocks, mode
 
 
 def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
@@ -25,11 +24,11 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
 
     Args:
         calls: each a function and its arguments. No two may change the same thing: the averages of
-            one batch normalisation, the u of one spectral norm, a `.grad`, the numbers that
-            `mg.generator()` draws. (All but `.grad` is looked after.)
+            one batch normalisation, the u of one spectral norm, the state of `mg.generator()`
+            (these are looked after); a `.grad`, `mg.use`, anything of your own (these are not).
 
     Raises:
-        RuntimeError: two of them change the same thing.
+        RuntimeError: two of them change the same thing, of those that are looked after.
         TypeError: no tuple that begins with a function.
         Exception: whatever the calls raise, when all that have begun have ended.
     """
@@ -39,22 +38,20 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
                 f"side_by_side: expected (function, argument, ...), got {type(call).__name__}: "
                 "write (discriminator, real) and not discriminator(real), which is called at once"
             )
-    if mode.made is not None:  # inside another
+    if "clock" in mode.__dict__:  # inside another
         return [function(*arguments) for function, *arguments in calls]
     claims = _Claims()
-    parts = [_Part(*call, claim=partial(claims, i)) for i, call in enumerate(calls)]
-    with backends.get().postponed() as later:
+    # Gradients are added up in the order of time: by these clocks, one call comes after the other.
+    parts = [
+        _Part(*call, claim=partial(claims, i), clock=clock)
+        for i, (call, clock) in enumerate(zip(calls, clocks(len(calls)), strict=True))
+    ]
+    with backends.get().postponed(of_user=True) as later:
         if later.helpers and parts:
             for part in parts[1:]:
                 later(part)
-            results = [parts[0](), *later.rest()]
-        else:
-            results = [part() for part in parts]
-    # Gradients are added up in the order of time. These ops were made in any: now as if in turn.
-    for part in parts:
-        for op in filter(None, (reference() for reference in part.made)):
-            op.order = next(Op._clock)
-    return results
+            return [parts[0](), *later.rest()]
+        return [part() for part in parts]
 
 
 class _Claims:
@@ -73,16 +70,16 @@ class _Claims:
 
 
 class _Part:
-    """A call in the mode of the thread that wants it, whoever makes it, and the ops it recorded."""
+    """A call in the mode of the thread that wants it, whoever makes it, but by its own clock."""
 
-    def __init__(self, function: Callable, *arguments: Any, claim: Callable) -> None:
+    def __init__(self, function: Callable, *arguments: Any, claim: Callable, clock: Any) -> None:
         self.call, self.claim = partial(function, *arguments), claim
         self.context = copy_context()  # for one, whether NumPy warns of a division by zero
-        self.recording, self.anomaly, self.made = mode.recording, mode.anomaly, []
+        self.mode = {"recording": mode.recording, "anomaly": mode.anomaly, "clock": clock}
 
     def __call__(self) -> Any:
         before = dict(mode.__dict__)
-        mode.recording, mode.anomaly, mode.made = self.recording, self.anomaly, self.made
+        mode.__dict__.update(self.mode)
         try:
             with workers.claiming(self.claim):
                 return self.context.run(self.call)

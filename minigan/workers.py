@@ -38,29 +38,40 @@ class _Pool:
     def __init__(self) -> None:
         self.count = _count(os.environ.get("MINIGAN_THREADS"))
         self.jobs: SimpleQueue = SimpleQueue()
+        self.resting: list[SimpleQueue] = []  # where those wait who would lend a hand meanwhile
         self.helpers = 0
         self.starting = threading.Lock()
         self.blas: Any = None
         self.blas_lock = threading.Lock()
+        self.blas_users: set[int] = set()  # threads
+        self.blas_before: list[tuple[Callable[[int], None], int]] = []  # what lifts the limit
         self.mine = threading.local()  # each thread's buffers, and what it is doing
 
-    def call(self, work: Callable[[], None], helpers: int, times: int | None = None) -> None:
-        """Have `work` called by this many helpers, or any `times` of them, when they come to it."""
+    def call(
+        self, work: Callable[[], Any], helpers: int, times: int | None = None, of_user: bool = False
+    ) -> None:
+        """Have `work` called by this many helpers, or any `times` of them, when they come to it.
+
+        Those who rest may call it, too. But not work of the user's: it may wait for a lock that
+        the one who rests, in the middle of other work of the user's, holds.
+        """
         with self.starting:
             while self.helpers < helpers:
                 threading.Thread(target=self.help, name="minigan", daemon=True).start()
                 self.helpers += 1
         for _ in range(helpers if times is None else times):
-            self.jobs.put(work)
+            self.jobs.put((work, of_user))
+        for queue in () if of_user else tuple(self.resting):
+            queue.put(work)
 
     def help(self) -> None:
         self.mine.limited = True
-        while (work := self.jobs.get()) is not None:
+        while job := self.jobs.get():
             if self.is_one_too_many():
-                self.jobs.put(work)
+                self.jobs.put(job)
                 return
-            work()
-            del work  # it holds the arrays of the operation, and the next may be long in coming
+            job[0]()
+            del job  # it holds the arrays of the operation, and the next may be long in coming
 
     def is_one_too_many(self) -> bool:
         """Whether fewer helpers are wanted than there are; this one does not count then."""
@@ -70,37 +81,51 @@ class _Pool:
         return surplus
 
     def lend_a_hand(self) -> None:
-        """Do what waits for a helper, whole calls or pieces of one that another has begun."""
+        """Do what waits for a helper and is not of the user."""
+        of_user = []
         try:
             while True:
-                self.jobs.get_nowait()()
+                work, is_of_user = self.jobs.get_nowait()
+                if is_of_user:
+                    of_user.append(work)
+                else:
+                    work()
         except Empty:
             return
+        finally:
+            for work in of_user:
+                self.jobs.put((work, True))
 
     @contextmanager
     def one_blas_thread(self) -> Iterator[None]:
-        """For one thread of the user at a time: else the first to leave would lift the limit.
+        """The first thread of the user's that comes limits BLAS, the last that leaves lifts it.
 
         Finding the libraries takes a millisecond, once. Who is inside already, or helps somebody
-        who is, just goes on. `backward` stays until its end: another thread's operations wait for
-        it.
+        who is, just goes on.
         """
         if getattr(self.mine, "limited", False):
             yield
             return
-        with self.blas_lock:
-            if self.blas is None:
-                self.blas = gemm.blas_threads()
-            before = [count() for count, _ in self.blas]
-            try:
-                self.mine.limited = True
-                for _, set_count in self.blas:
-                    set_count(1)
-                yield
-            finally:
-                self.mine.limited = False
-                for (_, set_count), count in zip(self.blas, before, strict=True):
-                    set_count(count)
+        thread = threading.get_ident()
+        try:
+            with self.blas_lock:
+                self.blas_users.add(thread)
+                if self.blas is None:
+                    self.blas = gemm.blas_threads()
+                if not self.blas_before:
+                    self.blas_before = [(set_count, count()) for count, set_count in self.blas]
+                    for set_count, _ in self.blas_before:
+                        set_count(1)
+            self.mine.limited = True
+            yield
+        finally:
+            self.mine.limited = False
+            with self.blas_lock:
+                self.blas_users.discard(thread)
+                if not self.blas_users:
+                    for set_count, count in self.blas_before:
+                        set_count(count)
+                    self.blas_before = []
 
 
 def _count(setting: str | None) -> int:
@@ -193,12 +218,14 @@ class Postponed:
 
     Give it one after another, `take` what is ready, and in the end the `rest`. What the functions
     hand out, others may take, as of any operation. Without helpers each is called as it is given.
+    `of_user`: the functions are not the engine's, and may wait for a lock (see `_Pool.call`).
     """
 
-    def __init__(self, helpers: int, accepting: bool = True) -> None:
-        self.helpers, self.accepting = helpers, accepting
+    def __init__(self, helpers: int, accepting: bool = True, of_user: bool = False) -> None:
+        self.helpers, self.accepting, self.of_user = helpers, accepting, of_user
         self.calls: deque[_Call] = deque()  # in order, until their results are taken
-        self.waiting, self.ended = SimpleQueue(), SimpleQueue()
+        self.waiting: SimpleQueue[_Call] = SimpleQueue()
+        self.ended: SimpleQueue = SimpleQueue()  # work of others, and nothing for each that has
         self.at_work: list[None] = []  # an entry for each thread in `make_one`: append is atomic
 
     def accepts(self, work: int) -> bool:
@@ -209,20 +236,21 @@ class Postponed:
         self.calls.append(_Call(function))
         if self.helpers:
             self.waiting.put(self.calls[-1])
-            _pool.call(self.make_one, self.helpers, times=1)
+            _pool.call(self.make_one, self.helpers, times=1, of_user=self.of_user)
         else:
             self.calls[-1].make()
 
-    def make_one(self) -> None:
-        """Call the function that has waited longest, if one is left."""
+    def make_one(self) -> bool:
+        """Call the function that has waited longest, if one is left; return whether one was."""
         self.at_work.append(None)
         try:
             self.waiting.get_nowait().make()
-            self.ended.put(None)
+            self.ended.put(lambda: None)
         except Empty:  # somebody else has made it
-            return
+            return False
         finally:
             self.at_work.pop()
+        return True
 
     def take(self) -> list[Any]:
         """Return results in the order of the calls, up to the first that is not there yet.
@@ -242,14 +270,21 @@ class Postponed:
         return found
 
     def rest(self) -> list[Any]:
-        """Return all results that were not taken before, as `take`."""
-        if self.helpers:
+        """Return all results that were not taken before, as `take`; do what waits meanwhile."""
+        if not self.helpers:
+            return self.take()
+        while self.make_one():
+            pass
+        _pool.resting.append(self.ended)
+        try:
             _pool.lend_a_hand()
-        found = self.take()
-        while self.calls:
-            self.ended.get()
-            found += self.take()
-        return found
+            found = self.take()
+            while self.calls:
+                self.ended.get()()
+                found += self.take()
+            return found
+        finally:
+            _pool.resting.remove(self.ended)
 
     def forget(self) -> None:
         """Drop what nobody has begun with, and wait for the rest."""
@@ -263,10 +298,10 @@ class Postponed:
 
 
 @contextmanager
-def postponed() -> Iterator[Postponed]:
+def postponed(of_user: bool = False) -> Iterator[Postponed]:
     """Yield a `Postponed` for what can wait until the end of the block."""
     with _pool.one_blas_thread():
-        later = Postponed(0 if _busy() else _pool.count - 1)
+        later = Postponed(0 if _busy() else _pool.count - 1, of_user=of_user)
         try:
             yield later
         except BaseException:

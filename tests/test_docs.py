@@ -38,7 +38,6 @@ pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 def _settings_put_back(monkeypatch):
     """Undo what a page may leave behind when it stops halfway."""
     monkeypatch.setattr(backend._settings, "generator", np.random.default_rng(0))
-    monkeypatch.setattr(backend._settings, "dtype", np.dtype(np.float32))
     monkeypatch.setattr(backend._settings, "device", "cpu")
     monkeypatch.setattr(backend.CPU, "xp", np)
     yield

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_the_first_is_made_here_and_others_by_helpers():
 def test_alone_one_comes_after_the_other(alone, monkeypatch):
     workers.set_num_threads(1 if alone == "one thread" else 2)
     if alone == "a device":
-        monkeypatch.setattr(backend.CPU, "postponed", lambda: backend.Backend.postponed(None))
+        monkeypatch.setattr(backend.CPU, "postponed", partial(backend.Backend.postponed, None))
     made = []
 
     def note(i):
@@ -141,6 +142,20 @@ def test_gradients_are_added_in_the_order_of_the_calls(really):
 
     first, second = mg.side_by_side((twice, 0, 0, 1), (twice, 1, -(2**27), 2**27))
     (first + second).backward()
+    assert x.grad.tolist() == [1, 1, 1]
+
+
+def test_what_comes_after_the_calls_is_younger():
+    """Youngest first: (L - L) + 1 + 0; -L + 1 + 0 + L would be 0."""
+    x = mg.Tensor(np.ones(3, np.float32), requires_grad=True)
+
+    def twice(a, b):
+        return (x * np.float32(a) + x * np.float32(b)).sum()
+
+    before = x * np.float32(0)
+    first, second = mg.side_by_side((twice, 0, 0), (twice, 1, -(2**27)))
+    after = x * np.float32(2**27)
+    (before.sum() + first + second + after.sum()).backward()
     assert x.grad.tolist() == [1, 1, 1]
 
 
@@ -218,6 +233,131 @@ def test_another_thread_of_the_user_has_its_own_mode():
     assert recording
 
 
+def test_a_call_has_the_default_dtype_of_the_caller_and_may_change_its_own():
+    workers.set_num_threads(2)
+    both = threading.Barrier(2)
+
+    def change():
+        with mg.default_dtype(np.float32):
+            both.wait(PATIENCE)
+            found = mg.tensor([1.0]).dtype
+            both.wait(PATIENCE)
+        return found
+
+    def look():
+        both.wait(PATIENCE)  # the other is inside of its context now
+        found = mg.tensor([1.0]).dtype
+        both.wait(PATIENCE)
+        return found
+
+    with mg.default_dtype(np.float64):
+        assert mg.side_by_side((change,), (look,)) == [np.float32, np.float64]
+        assert mg.tensor([1.0]).dtype == np.float64
+    assert mg.side_by_side((change,), (change,)) == [np.float32, np.float32]
+    assert mg.tensor([1.0]).dtype == np.float32
+
+
+# ---- threads that a call starts, locks that it takes
+
+
+def in_a_thread_of_its_own(function, *arguments):
+    found = []
+    other = threading.Thread(target=lambda: found.append(function(*arguments)), daemon=True)
+    other.start()
+    other.join(PATIENCE)
+    assert found, "a deadlock, or an exception above"
+    return found[0]
+
+
+def until_somebody_rests():
+    for _ in range(PATIENCE * 1000):
+        if workers._pool.resting:
+            return
+        time.sleep(0.001)
+    pytest.fail("nobody rests")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_call_may_leave_something_to_a_thread(threads):
+    """It need not wait for the end of the calls, and what it computes is part of the graph."""
+    workers.set_num_threads(threads)
+    x = mg.Tensor(np.ones((40, 40), np.float32), requires_grad=True)
+
+    def call():
+        trebled = x * 3.0
+        doubled = in_a_thread_of_its_own(lambda: (trebled @ x) * 2.0)  # by another clock
+        return ((doubled + trebled) * 5.0).sum()
+
+    call().backward()
+    expected, x.grad = x.grad, None
+    for calls in ((call,), (abs, -1)), ((abs, -1), (call,)):
+        loss = next(found for found in mg.side_by_side(*calls) if found != 1)
+        loss.backward()
+        np.testing.assert_array_equal(x.grad, expected)
+        x.grad = None
+
+
+def test_a_call_that_holds_a_lock_begins_no_other():
+    """Backward, at its end, does what waits for a helper: but not a call that wants the lock."""
+    workers.set_num_threads(2)
+    lock, helper_has_one, first_has_ended = threading.Lock(), threading.Event(), threading.Event()
+    w = mg.Tensor(np.ones(4, np.float32), requires_grad=True)
+
+    def first():
+        assert helper_has_one.wait(PATIENCE)  # and the third is still to be begun
+        with lock:
+            w.sum().backward()
+        first_has_ended.set()
+
+    def second():
+        helper_has_one.set()
+        assert first_has_ended.wait(PATIENCE)
+
+    def third():
+        assert lock.acquire(timeout=1), "a deadlock"
+        w.sum().backward()
+        lock.release()
+
+    mg.side_by_side((first,), (second,), (third,))
+    assert w.grad.tolist() == [2, 2, 2, 2]
+
+
+def test_nor_does_one_that_rests_already():
+    workers.set_num_threads(2)
+    made = threading.Event()
+
+    def someone_else():
+        until_somebody_rests()
+        found = mg.side_by_side((time.sleep, 0.1), (thread,))  # time enough to be taken
+        made.set()
+        return found[1] is threading.current_thread()
+
+    with workers.postponed() as later:
+        later(lambda: made.wait(PATIENCE))  # keeps the helper
+        other = threading.Thread(target=lambda: found.append(someone_else()), daemon=True)
+        found = []
+        other.start()
+        assert later.rest() == [True]
+        other.join(PATIENCE)
+    assert found == [True]
+
+
+def test_who_has_ended_helps_with_what_comes_then():
+    workers.set_num_threads(2)
+    both = threading.Barrier(2)
+
+    def long():
+        both.wait(PATIENCE)
+        until_somebody_rests()
+        time.sleep(0.02)  # and has found nothing to do
+        return workers.each(lambda _: (both.wait(PATIENCE), thread())[1], range(2))
+
+    _, by = mg.side_by_side((both.wait, PATIENCE), (long,))
+    assert len(set(by)) == 2
+    assert thread() in by
+    assert not workers._pool.resting
+
+
 # ---- what no two may change
 
 
@@ -234,6 +374,8 @@ def test_one_call_may_draw_random_numbers_and_no_second(threads):
         mg.side_by_side((F.dropout, x), (F.dropout, x))
     F.dropout(x)
     mg.side_by_side((F.dropout, x), (F.relu, x))  # another time, another call
+    with pytest.raises(RuntimeError, match=r"both change the state of mg.generator\(\)"):
+        mg.side_by_side((F.dropout, x), (mg.manual_seed, 1))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -230,10 +230,10 @@ before = count()
 workers.set_num_threads(1)
 entered, left, seen = threading.Event(), threading.Event(), []
 def a(i):
-    entered.wait(0.3)  # in vain, where one operation waits for the other
+    entered.wait(30)
 def b(i):
     entered.set()
-    left.wait(0.3)
+    left.wait(30)
     seen.append(count())
 first = threading.Thread(target=lambda: (workers.each(a, range(2)), left.set()))
 first.start()
