@@ -162,7 +162,7 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Call `function` on every item, on all workers, and return the results in the items' order.
 
     No two items may write to the same place. A single item, and items inside of a piece, are a
-    plain loop. An exception is raised when all pieces have ended.
+    plain loop. Of exceptions that of the first item is raised, when all pieces have ended.
     """
     items = list(items)
     if len(items) < 2 or _busy():
@@ -180,9 +180,9 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
                 try:
                     results[i] = function(item)
                 except BaseException as error:  # raised again by the thread that called `each`
-                    ended.put(error)
+                    ended.put((i, error))
                 else:
-                    ended.put(None)
+                    ended.put((i, None))
         except Empty:
             return
         finally:
@@ -191,8 +191,8 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     with _pool.one_blas_thread():
         _pool.call(work, min(_pool.count, len(items)) - 1)
         work()  # a helper that wakes up too late finds nothing to do, and is not waited for
-        errors = [ended.get() for _ in items]
-    for error in errors:
+        errors = sorted(ended.get() for _ in items)
+    for _, error in errors:
         if error is not None:
             raise error
     return results

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -85,6 +86,24 @@ def test_an_exception_is_raised_when_all_pieces_have_ended(kind, count):
         return workers.each(abs, [-1, -2, -3])  # the pool still works
 
     assert within_patience(rounds) == [1, 2, 3]
+
+
+def test_the_exception_of_the_first_item_is_raised_whoever_is_first():
+    workers.set_num_threads(2)
+    second_has_ended = threading.Event()
+
+    def fail(i):
+        try:
+            if i == 0:
+                assert second_has_ended.wait(PATIENCE)
+                time.sleep(0.02)  # it is on its way out
+            raise ValueError(f"item {i}")
+        finally:
+            if i == 1:
+                second_has_ended.set()
+
+    with pytest.raises(ValueError, match="item 0"):
+        workers.each(fail, range(2))
 
 
 def test_what_a_piece_calls_is_not_cut_again():
