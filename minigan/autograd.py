@@ -19,6 +19,7 @@ from typing import Any
 
 from minigan import backend as backends
 from minigan.tensor import Tensor, Version, check_finite, cotangent_of, mode, switched
+from minigan.workers import claim
 
 OUT = -1  # for Op.save: the op's own output
 
@@ -44,8 +45,8 @@ class Op:
 
     And it may set `work` in forward: how many multiplications a gradient takes. That is a promise
     that backward makes each by itself, as `needs` says, and as a new array: not gy, nor a view of
-    it or of what was kept, for other gradients are added to it. Those of leaves are then left to
-    other threads, if they are worth it, and handed over without a copy.
+    it or of what was kept, for other gradients are added to it, and takes no lock. Those of leaves
+    are then left to other threads, if they are worth it, and handed over without a copy.
     """
 
     view = False  # whether the output may share memory with input 0
@@ -127,7 +128,7 @@ class Op:
             (t._op or t) if need else None for t, need in zip(inputs, self.needs, strict=True)
         )
         ages = [parent.order for parent in self.parents if isinstance(parent, Op)]
-        self.order = max([next(mode.clock), *(age + 1 for age in ages)])  # clocks may differ
+        self.order = max([mode.tick(), *(age + 1 for age in ages)])  # clocks may differ
         self._saved = tuple(
             (i, output, version, version.value)
             if i == OUT
@@ -216,6 +217,7 @@ def _ancestors(roots: Sequence[Op | Tensor]) -> list[Op]:
                 f"backward: the graph through {op.name()} {op.shapes} was freed by an earlier "
                 "backward: compute the output again, or pass retain_graph=True the first time"
             )
+        claim("the graph that backward walks", op)
         found[id(op)] = op
         stack.extend(parent for parent in op.parents if isinstance(parent, Op))
     return sorted(found.values(), key=lambda op: op.order)
@@ -353,6 +355,7 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     seed = cotangent_of(output, gradient, "backward")
     for gathered in _walk([(root, seed)], None, False, retain_graph).values():
         leaf = gathered.edge
+        claim("the .grad of one tensor", leaf)
         if leaf.grad is None:
             leaf.grad = gathered.take()
         else:

@@ -248,11 +248,12 @@ def default_dtype(dtype: Any) -> Iterator[None]:
     Raises:
         TypeError: any other dtype.
     """
-    token = _default_dtype.set(check_float(np.dtype(dtype), "default_dtype"))
+    before = get_default_dtype()
+    _default_dtype.set(check_float(np.dtype(dtype), "default_dtype"))
     try:
         yield
     finally:
-        _default_dtype.reset(token)
+        _default_dtype.set(before)
 
 
 def check_float(dtype: np.dtype, who: str) -> np.dtype:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import numbers
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -21,23 +21,45 @@ class AnomalyError(ArithmeticError):
     """Anomaly mode found the op that made a NaN or an Inf."""
 
 
-class Mode(threading.local):
-    """What holds for one thread: what `no_grad` and `detect_anomaly` switch, and its clock."""
+class _Here:
+    """An attribute that every context (PEP 567) has for itself, and so every thread."""
 
-    recording = True
-    anomaly = False
-    clock = itertools.count()  # numbers ops in the order of time; one for all, but `side_by_side`
+    def __init__(self, default: Any) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.variable = ContextVar(name, default=self.default)
+
+    def __get__(self, mode: Mode, owner: type) -> Any:
+        return self.variable.get()
+
+    def __set__(self, mode: Mode, value: Any) -> None:
+        self.variable.set(value)
+
+
+class Mode:
+    """What `no_grad` and `detect_anomaly` switch, and the clock that numbers ops.
+
+    What a thread hands to others (`workers`) is done in its own context, whoever does it.
+    """
+
+    recording = _Here(True)
+    anomaly = _Here(False)
+    clock = _Here(None)  # of a call of `side_by_side`; all others have the common one
+    common_clock = itertools.count()
+
+    def tick(self) -> int:
+        """Return a number that is larger than those that this clock gave before."""
+        return next(self.clock or Mode.common_clock)
 
 
 mode = Mode()
-_setting_clocks = threading.Lock()
+_eras = itertools.count(1)
 
 
-def clocks(count: int, ticks: int = 1 << 32) -> list[Iterator[int]]:
-    """Return clocks of which each is ahead of the one before it, and set that of all ahead."""
-    with _setting_clocks:
-        now = next(Mode.clock)
-        *found, Mode.clock = (itertools.count(now + i * ticks) for i in range(count + 1))
+def clocks(count: int) -> list[Iterator[int]]:
+    """Return clocks of which each is ahead of the one before it, and set the common one ahead."""
+    *found, Mode.common_clock = (itertools.count(next(_eras) << 32) for _ in range(count + 1))
     return found
 
 

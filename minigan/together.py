@@ -20,15 +20,19 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
     The first is made here and the others by the threads that share operations, so that each has
     something to do where another is alone with a small one. The results are the same to the bit as
     one after the other. And so they are made after `mg.use("cuda")`, with one thread, and inside
-    another `side_by_side`.
+    another `side_by_side` (as parts of one of its calls).
+
+    What a call switches (`no_grad`, `default_dtype`, `np.errstate`) ends with it. It may be made by
+    another thread: so it needs no lock that you hold, and nothing of `threading.local`. What it
+    leaves to a thread that it starts is right, but added up as if it came after all calls.
 
     Args:
-        calls: each a function and its arguments. No two may change the same thing: the averages of
-            one batch normalisation, the u of one spectral norm, the state of `mg.generator()`
-            (these are looked after); a `.grad`, `mg.use`, anything of your own (these are not).
+        calls: each a function and its arguments. No two may change the same thing: a `.grad`, the
+            averages of one batch normalisation, the u of one spectral norm, the state of
+            `mg.generator()`, a graph that backward walks (an error); anything of your own (not).
 
     Raises:
-        RuntimeError: two of them change the same thing, of those that are looked after.
+        RuntimeError: two of them change the same thing, if it is the engine's.
         TypeError: no tuple that begins with a function.
         Exception: whatever the calls raise, when all that have begun have ended.
     """
@@ -38,20 +42,25 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
                 f"side_by_side: expected (function, argument, ...), got {type(call).__name__}: "
                 "write (discriminator, real) and not discriminator(real), which is called at once"
             )
-    if "clock" in mode.__dict__:  # inside another
+    if mode.clock:  # inside another
         return [function(*arguments) for function, *arguments in calls]
     claims = _Claims()
-    # Gradients are added up in the order of time: by these clocks, one call comes after the other.
-    parts = [
-        _Part(*call, claim=partial(claims, i), clock=clock)
-        for i, (call, clock) in enumerate(zip(calls, clocks(len(calls)), strict=True))
+
+    def part(i: int, clock: Any, function: Callable, *arguments: Any) -> Any:
+        workers.told_of_claims.set(partial(claims, i))
+        mode.clock = clock  # by these clocks one call comes after the other: the order of gradients
+        return function(*arguments)
+
+    parts = [  # each in a copy of this context, whoever makes it
+        partial(copy_context().run, part, i, clock, *calls[i])
+        for i, clock in enumerate(clocks(len(calls)))
     ]
     with backends.get().postponed(of_user=True) as later:
         if later.helpers and parts:
-            for part in parts[1:]:
-                later(part)
+            for another in parts[1:]:
+                later(another)
             return [parts[0](), *later.rest()]
-        return [part() for part in parts]
+        return [each() for each in parts]
 
 
 class _Claims:
@@ -67,22 +76,3 @@ class _Claims:
                 f"side_by_side: calls {first} and {i} both change {what}, and who is first would "
                 "be chance: make one of them before or after the others"
             )
-
-
-class _Part:
-    """A call in the mode of the thread that wants it, whoever makes it, but by its own clock."""
-
-    def __init__(self, function: Callable, *arguments: Any, claim: Callable, clock: Any) -> None:
-        self.call, self.claim = partial(function, *arguments), claim
-        self.context = copy_context()  # for one, whether NumPy warns of a division by zero
-        self.mode = {"recording": mode.recording, "anomaly": mode.anomaly, "clock": clock}
-
-    def __call__(self) -> Any:
-        before = dict(mode.__dict__)
-        mode.__dict__.update(self.mode)
-        try:
-            with workers.claiming(self.claim):
-                return self.context.run(self.call)
-        finally:
-            mode.__dict__.clear()
-            mode.__dict__.update(before)

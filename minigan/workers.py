@@ -17,7 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, copy_context
+from functools import partial
+from operator import itemgetter
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -30,6 +33,8 @@ PIECE_WORK = 1 << 24  # multiplications in a piece, at least
 HANDING_OVER = 1 << 22  # multiplications: what handing something to another core costs
 BLOCK = 1 << 18  # numbers of a pass in a piece: so few are over before a helper is awake
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
+JOBS = 1000  # that wait for a helper, at most
+SHAPES = 100  # that a buffer was asked for in are kept, at most
 
 
 class _Pool:
@@ -60,7 +65,8 @@ class _Pool:
                 threading.Thread(target=self.help, name="minigan", daemon=True).start()
                 self.helpers += 1
         for _ in range(helpers if times is None else times):
-            self.jobs.put((work, of_user))
+            if self.jobs.qsize() < JOBS:  # helpers may be in long calls; nobody waits for them
+                self.jobs.put((work, of_user))
         for queue in () if of_user else tuple(self.resting):
             queue.put(work)
 
@@ -75,6 +81,8 @@ class _Pool:
 
     def is_one_too_many(self) -> bool:
         """Whether fewer helpers are wanted than there are; this one does not count then."""
+        if self.helpers <= max(1, self.count - 1):
+            return False
         with self.starting:
             surplus = self.helpers > max(1, self.count - 1)
             self.helpers -= surplus
@@ -96,16 +104,16 @@ class _Pool:
             for work in of_user:
                 self.jobs.put((work, True))
 
+    def one_blas_thread(self) -> AbstractContextManager[None]:
+        """Return a context with the limit; who is inside, or helps one who is, just goes on."""
+        return nullcontext() if getattr(self.mine, "limited", False) else self.limited_blas()
+
     @contextmanager
-    def one_blas_thread(self) -> Iterator[None]:
+    def limited_blas(self) -> Iterator[None]:
         """The first thread of the user's that comes limits BLAS, the last that leaves lifts it.
 
-        Finding the libraries takes a millisecond, once. Who is inside already, or helps somebody
-        who is, just goes on.
+        Finding the libraries takes a millisecond, once.
         """
-        if getattr(self.mine, "limited", False):
-            yield
-            return
         thread = threading.get_ident()
         try:
             with self.blas_lock:
@@ -138,8 +146,21 @@ def _count(setting: str | None) -> int:
 
 
 _pool = _Pool()
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.__init__)
+told_of_claims: ContextVar[Callable[[str, object], None] | None] = ContextVar(
+    "told_of_claims", default=None
+)
+
+
+def _begin_anew() -> None:
+    """A child process has none of its parent's threads, and nobody inside the limit on BLAS."""
+    before = _pool.blas_before
+    _pool.__init__()
+    for set_count, count in before:
+        set_count(count)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def get_num_threads() -> int:
@@ -167,42 +188,39 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     items = list(items)
     if len(items) < 2 or _busy():
         return [function(item) for item in items]
-    results: list[Any] = [None] * len(items)
-    waiting, ended = SimpleQueue(), SimpleQueue()
-    for numbered in enumerate(items):
-        waiting.put(numbered)
+    todo = deque((i, partial(function, item)) for i, item in enumerate(items))
+    ended, context = SimpleQueue(), copy_context()
 
-    def work() -> None:
+    def work() -> None:  # holds no array when all is done, for it may be in the queue for long
         _pool.mine.busy = True
         try:
             while True:
-                i, item = waiting.get_nowait()
+                i, piece = todo.popleft()
                 try:
-                    results[i] = function(item)
+                    ended.put((i, piece(), None))
                 except BaseException as error:  # raised again by the thread that called `each`
-                    ended.put((i, error))
-                else:
-                    ended.put((i, None))
-        except Empty:
+                    ended.put((i, None, error))
+        except IndexError:
             return
         finally:
             _pool.mine.busy = False
 
     with _pool.one_blas_thread():
-        _pool.call(work, min(_pool.count, len(items)) - 1)
+        _pool.call(lambda: context.copy().run(work), min(_pool.count, len(items)) - 1)
         work()  # a helper that wakes up too late finds nothing to do, and is not waited for
-        errors = sorted(ended.get() for _ in items)
-    for _, error in errors:
+        outcomes = sorted((ended.get() for _ in items), key=itemgetter(0))
+    for _, _, error in outcomes:
         if error is not None:
             raise error
-    return results
+    return [result for _, result, _ in outcomes]
 
 
 class _Call:
     """A function that waits, and then what it returned or raised."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self.function, self.result, self.error, self.ended = function, None, None, False
+        self.function = partial(copy_context().run, function)  # as if made where it is handed out
+        self.result, self.error, self.ended = None, None, False
 
     def make(self) -> None:
         try:
@@ -315,20 +333,8 @@ def claim(what: str, thing: object) -> None:
     Raises:
         RuntimeError: another function of `side_by_side` has changed it.
     """
-    claims = getattr(_pool.mine, "claims", None)
-    if claims is not None:
+    if claims := told_of_claims.get():
         claims(what, thing)
-
-
-@contextmanager
-def claiming(claims: Callable[[str, object], None] | None) -> Iterator[None]:
-    """Within the context, what this thread claims is told to `claims`."""
-    before = getattr(_pool.mine, "claims", None)
-    _pool.mine.claims = claims
-    try:
-        yield
-    finally:
-        _pool.mine.claims = before
 
 
 def _busy() -> bool:
@@ -392,11 +398,16 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
     A fresh array costs the kernel a page fault for every 4 kB of it, each time.
     """
-    size = math.prod(shape) * dtype.itemsize
     buffers = _pool.mine.__dict__.setdefault("buffers", {})
-    buffer = buffers.get(name)
-    if buffer is None or buffer.nbytes < size:
-        buffer = np.empty(size, np.uint8)
+    buffer, shaped = buffers.get(name, (None, {}))
+    array = shaped.get((shape, dtype))
+    if array is None:
+        size = math.prod(shape) * dtype.itemsize
+        if buffer is None or buffer.nbytes < size:
+            buffer, shaped = np.empty(size, np.uint8), {}
+        array = shaped[shape, dtype] = np.ndarray(shape, dtype, buffer)
         if size <= SCRATCH_BYTES:
-            buffers[name] = buffer
-    return np.ndarray(shape, dtype, buffer)
+            buffers[name] = buffer, shaped
+        if len(shaped) > SHAPES:
+            shaped.clear()
+    return array

@@ -111,7 +111,7 @@ def cost_of(step: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Cost
                 patch.setattr(op, "fused_backward", measured(op.fused_backward))
         step()
     highest[0] = max(highest[0], tracemalloc.get_traced_memory()[1])
-    buffers = sum(buffer.nbytes for buffer in workers._pool.mine.buffers.values())
+    buffers = sum(buffer.nbytes for buffer, _ in workers._pool.mine.buffers.values())
     all_bytes = (moved[0], buffers, taken[0], highest[0] - before_step)
     return Cost(module.arrays, *(number // 1024 for number in all_bytes))
 

@@ -14,6 +14,7 @@ import minigan as mg
 from minigan import backend, workers
 from minigan import functional as F
 from minigan.ops.conv import Conv2d, ConvWeight
+from minigan.tensor import mode
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
 pytestmark = pytest.mark.usefixtures("threads_put_back")
@@ -48,6 +49,36 @@ def test_results_come_in_the_order_of_the_calls():
         for i in range(6):
             later(lambda i=i: first_last(i))
         assert later.rest() == [0, 1, 4, 9, 16, 25]
+
+
+@pytest.mark.parametrize("by", ["helper", "caller"])
+def test_calls_are_made_as_if_where_they_were_handed_out(by):
+    """Whoever makes them, and in whatever context that is."""
+    workers.set_num_threads(2)
+    begun, made, release = (threading.Event() for _ in range(3))
+
+    def keep():
+        begun.set()
+        assert release.wait(PATIENCE)
+
+    def look():
+        seen = mg.is_recording(), mode.anomaly, np.geterr()["over"], mg.tensor([1.0]).dtype
+        made.set()
+        return threading.current_thread() is threading.main_thread(), *seen
+
+    with workers.postponed() as later:
+        if by == "caller":
+            later(keep)
+            assert begun.wait(PATIENCE)
+        with mg.no_grad(), mg.detect_anomaly("here"), mg.default_dtype(np.float64):
+            with np.errstate(over="raise"):
+                later(look)
+            if by == "helper":
+                assert made.wait(PATIENCE)
+        assert by == "helper" or later.make_one()
+        release.set()
+        assert later.rest()[-1] == (by == "caller", False, "here", "raise", np.float64)
+    assert mg.is_recording()
 
 
 def test_nothing_waits_where_there_are_no_helpers_for_it():

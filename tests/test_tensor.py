@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from contextvars import copy_context
 
 import numpy as np
 import pytest
@@ -67,6 +68,18 @@ def test_default_dtype_is_a_context_that_ends_even_on_an_exception():
     assert mg.tensor([1.0]).dtype == np.float32
     with pytest.raises(KeyError), mg.default_dtype(np.float64):
         raise KeyError
+    assert mg.tensor([1.0]).dtype == np.float32
+
+
+def test_default_dtype_may_end_in_another_context_than_it_began():
+    def generator():
+        with mg.default_dtype(np.float64):
+            yield mg.tensor([1.0]).dtype
+
+    numbers = generator()
+    assert copy_context().run(next, numbers) == np.float64
+    assert mg.tensor([1.0]).dtype == np.float32
+    numbers.close()
     assert mg.tensor([1.0]).dtype == np.float32
 
 

@@ -220,17 +220,18 @@ def test_another_thread_of_the_user_has_its_own_mode():
     inside, looked = threading.Event(), threading.Event()
 
     def sample():
-        with mg.no_grad():
+        with mg.no_grad(), mg.default_dtype(np.float64):
             inside.set()
             assert looked.wait(PATIENCE)
 
     other = threading.Thread(target=sample)
     other.start()
     assert inside.wait(PATIENCE)
-    recording = mg.is_recording()
+    recording, dtype = mg.is_recording(), mg.tensor([1.0]).dtype
     looked.set()
     other.join()
     assert recording
+    assert dtype == np.float32
 
 
 def test_a_call_has_the_default_dtype_of_the_caller_and_may_change_its_own():
@@ -301,12 +302,12 @@ def test_a_call_that_holds_a_lock_begins_no_other():
     """Backward, at its end, does what waits for a helper: but not a call that wants the lock."""
     workers.set_num_threads(2)
     lock, helper_has_one, first_has_ended = threading.Lock(), threading.Event(), threading.Event()
-    w = mg.Tensor(np.ones(4, np.float32), requires_grad=True)
+    v, w = (mg.Tensor(np.ones(4, np.float32), requires_grad=True) for _ in range(2))
 
     def first():
         assert helper_has_one.wait(PATIENCE)  # and the third is still to be begun
         with lock:
-            w.sum().backward()
+            v.sum().backward()
         first_has_ended.set()
 
     def second():
@@ -319,7 +320,7 @@ def test_a_call_that_holds_a_lock_begins_no_other():
         lock.release()
 
     mg.side_by_side((first,), (second,), (third,))
-    assert w.grad.tolist() == [2, 2, 2, 2]
+    assert v.grad.tolist() == w.grad.tolist() == [1, 1, 1, 1]
 
 
 def test_nor_does_one_that_rests_already():
@@ -394,6 +395,32 @@ def test_a_layer_that_keeps_something_is_in_one_call(make, what, threads):
     mg.side_by_side((layer, x), (make(), x))
     layer.eval()
     mg.side_by_side((layer, x), (layer, x))  # nothing is changed now
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_call_adds_to_a_grad_and_no_second(threads):
+    """Not even one after the other: which is first would decide about the last bit."""
+    workers.set_num_threads(threads)
+    v, w = (mg.Tensor(np.ones(4, np.float32), requires_grad=True) for _ in range(2))
+    mg.side_by_side((v.sum().backward,), (w.sum().backward,))
+    assert v.grad.tolist() == w.grad.tolist() == [1, 1, 1, 1]
+    with pytest.raises(RuntimeError, match=r"both change the \.grad of one tensor"):
+        mg.side_by_side((w.sum().backward,), ((w * 2.0).sum().backward,))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_call_walks_a_graph_and_no_second(threads):
+    workers.set_num_threads(threads)
+    v, w = (mg.Tensor(np.ones((4, 4), np.float32), requires_grad=True) for _ in range(2))
+    loss = (v @ w).sum()
+
+    def gradient(of):
+        return mg.grad(loss, of, retain_graph=True)[0].numpy()
+
+    with pytest.raises(RuntimeError, match=r"both change the graph that backward walks"):
+        mg.side_by_side((gradient, v), (gradient, w))
+    found, _ = mg.side_by_side((lambda: gradient(v) + gradient(w),), (abs, -1))
+    assert found.tolist() == np.full((4, 4), 8.0).tolist()
 
 
 # ---- errors, and what is left behind

@@ -106,6 +106,44 @@ def test_the_exception_of_the_first_item_is_raised_whoever_is_first():
         workers.each(fail, range(2))
 
 
+def test_every_piece_is_in_the_context_of_the_caller():
+    workers.set_num_threads(2)
+    both = threading.Barrier(2)
+
+    def look(_):
+        both.wait(PATIENCE)
+        return threading.current_thread(), np.geterr()["over"], mg.tensor([1.0]).dtype
+
+    with np.errstate(over="raise"), mg.default_dtype(np.float64):
+        (one, *seen), (another, *there) = workers.each(look, range(2))
+    assert one is not another
+    assert seen == there == ["raise", np.float64]
+
+
+def test_while_a_helper_is_in_a_long_call_no_array_is_kept_for_it(monkeypatch):
+    workers.set_num_threads(2)
+    monkeypatch.setattr(workers, "JOBS", 30)
+    begun, release = threading.Event(), threading.Event()
+
+    def long():
+        begun.set()
+        assert release.wait(PATIENCE)
+
+    with workers.postponed() as later:
+        later(long)
+        assert begun.wait(PATIENCE)
+        for _ in range(50):
+            x = np.ones(10)
+            held = weakref.ref(x)
+            results = workers.each(lambda i, x=x: x + i, range(3))
+            held_too = weakref.ref(results[0])
+            del x, results
+            assert held() is held_too() is None
+        assert workers._pool.jobs.qsize() <= 30
+        release.set()
+        later.rest()
+
+
 def test_what_a_piece_calls_is_not_cut_again():
     workers.set_num_threads(4)
 
@@ -161,6 +199,31 @@ print("both")
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "both", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_inside_of_the_limit_on_blas_has_its_threads_back():
+    code = """
+import os
+from threadpoolctl import ThreadpoolController
+from minigan import workers
+blas = ThreadpoolController().select(user_api="blas")
+count = lambda: [library.get_num_threads() for library in blas.lib_controllers]
+before = count()
+with workers.postponed():
+    assert count() == [1] * len(before) != before, count()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if count() == before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+print("back")
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "back", done.stderr
 
 
 def test_control_c_in_the_middle_of_a_step():
@@ -406,7 +469,24 @@ def test_buffers_are_bounded():
 
     assert not np.shares_memory(first := large(), large())
     assert first.nbytes > workers.SCRATCH_BYTES
-    assert all(b.nbytes <= workers.SCRATCH_BYTES for b in workers._pool.mine.buffers.values())
+    assert all(b.nbytes <= workers.SCRATCH_BYTES for b, _ in workers._pool.mine.buffers.values())
+
+
+def test_a_buffer_in_a_shape_is_made_once_and_follows_it_when_it_grows():
+    small = workers.scratch("grows", (5, 7), np.dtype(np.float32))
+    assert workers.scratch("grows", (5, 7), np.dtype(np.float32)) is small
+    large = workers.scratch("grows", (50, 70), np.dtype(np.float32))
+    for again in (
+        workers.scratch("grows", (5, 7), np.dtype(np.float32)),
+        workers.scratch("grows", (5, 7), np.dtype(np.float64)),
+    ):
+        assert again.shape == (5, 7)
+        assert np.shares_memory(again, large)
+    assert again.dtype == np.float64
+    for n in range(3 * workers.SHAPES):
+        workers.scratch("grows", (n,), np.dtype(np.float32))
+        _, shaped = workers._pool.mine.buffers["grows"]
+        assert len(shaped) <= workers.SHAPES
 
 
 # ---- memory
