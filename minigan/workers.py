@@ -5,19 +5,16 @@ use all cores. An operation cuts its work into pieces and calls `each`; every pi
 the result that is its own. How the work is cut depends on the shapes alone, never on how many
 workers there are or which is first: the result is the same to the bit for any number of them.
 
-BLAS has threads of its own, which would fight ours for the cores, so it is held to one thread while
-pieces run (`gemm.blas_threads`), and `matmul` cuts up large products here.
+Meanwhile BLAS has one thread (`threads`), and `matmul` cuts up large products here.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
 from operator import itemgetter
@@ -27,145 +24,19 @@ from typing import Any
 import numpy as np
 
 from minigan import gemm
+from minigan.threads import pool
 
 PIECES = 4  # work is cut into this many, or a multiple
 PIECE_WORK = 1 << 24  # multiplications in a piece, at least
 HANDING_OVER = 1 << 22  # multiplications: what handing something to another core costs
 BLOCK = 1 << 18  # numbers of a pass in a piece: so few are over before a helper is awake
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
-JOBS = 1000  # that wait for a helper, at most
 SHAPES = 100  # that a buffer was asked for in are kept, at most
-
-
-class _Pool:
-    """The threads, made at first use, and the queue that they wait at."""
-
-    def __init__(self) -> None:
-        self.count = _count(os.environ.get("MINIGAN_THREADS"))
-        self.jobs: SimpleQueue = SimpleQueue()
-        self.resting: list[SimpleQueue] = []  # where those wait who would lend a hand meanwhile
-        self.helpers = 0
-        self.starting = threading.Lock()
-        self.blas: Any = None
-        self.blas_lock = threading.Lock()
-        self.blas_users: set[int] = set()  # threads
-        self.blas_before: list[tuple[Callable[[int], None], int]] = []  # what lifts the limit
-        self.mine = threading.local()  # each thread's buffers, and what it is doing
-
-    def call(
-        self, work: Callable[[], Any], helpers: int, times: int | None = None, of_user: bool = False
-    ) -> None:
-        """Have `work` called by this many helpers, or any `times` of them, when they come to it.
-
-        Those who rest may call it, too. But not work of the user's: it may wait for a lock that
-        the one who rests, in the middle of other work of the user's, holds.
-        """
-        with self.starting:
-            while self.helpers < helpers:
-                threading.Thread(target=self.help, name="minigan", daemon=True).start()
-                self.helpers += 1
-        for _ in range(helpers if times is None else times):
-            if self.jobs.qsize() < JOBS:  # helpers may be in long calls; nobody waits for them
-                self.jobs.put((work, of_user))
-        for queue in () if of_user else tuple(self.resting):
-            queue.put(work)
-
-    def help(self) -> None:
-        self.mine.limited = True
-        while job := self.jobs.get():
-            if self.is_one_too_many():
-                self.jobs.put(job)
-                return
-            job[0]()
-            del job  # it holds the arrays of the operation, and the next may be long in coming
-
-    def is_one_too_many(self) -> bool:
-        """Whether fewer helpers are wanted than there are; this one does not count then."""
-        if self.helpers <= max(1, self.count - 1):
-            return False
-        with self.starting:
-            surplus = self.helpers > max(1, self.count - 1)
-            self.helpers -= surplus
-        return surplus
-
-    def lend_a_hand(self) -> None:
-        """Do what waits for a helper and is not of the user."""
-        of_user = []
-        try:
-            while True:
-                work, is_of_user = self.jobs.get_nowait()
-                if is_of_user:
-                    of_user.append(work)
-                else:
-                    work()
-        except Empty:
-            return
-        finally:
-            for work in of_user:
-                self.jobs.put((work, True))
-
-    def one_blas_thread(self) -> AbstractContextManager[None]:
-        """Return a context with the limit; who is inside, or helps one who is, just goes on."""
-        return nullcontext() if getattr(self.mine, "limited", False) else self.limited_blas()
-
-    @contextmanager
-    def limited_blas(self) -> Iterator[None]:
-        """The first thread of the user's that comes limits BLAS, the last that leaves lifts it.
-
-        Finding the libraries takes a millisecond, once.
-        """
-        thread = threading.get_ident()
-        try:
-            with self.blas_lock:
-                self.blas_users.add(thread)
-                if self.blas is None:
-                    self.blas = gemm.blas_threads()
-                if not self.blas_before:
-                    self.blas_before = [(set_count, count()) for count, set_count in self.blas]
-                    for set_count, _ in self.blas_before:
-                        set_count(1)
-            self.mine.limited = True
-            yield
-        finally:
-            self.mine.limited = False
-            with self.blas_lock:
-                self.blas_users.discard(thread)
-                if not self.blas_users:
-                    for set_count, count in self.blas_before:
-                        set_count(count)
-                    self.blas_before = []
-
-
-def _count(setting: str | None) -> int:
-    if setting is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that we may use
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not setting.isdecimal() or int(setting) < 1:
-        raise ValueError(f"MINIGAN_THREADS={setting!r}: should be a whole number >= 1")
-    return int(setting)
-
-
-_pool = _Pool()
-told_of_claims: ContextVar[Callable[[str, object], None] | None] = ContextVar(
-    "told_of_claims", default=None
-)
-
-
-def _begin_anew() -> None:
-    """A child process has none of its parent's threads, and nobody inside the limit on BLAS."""
-    before = _pool.blas_before
-    _pool.__init__()
-    for set_count, count in before:
-        set_count(count)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def get_num_threads() -> int:
     """Return how many threads share an operation: one for each core, unless changed."""
-    return _pool.count
+    return pool.count
 
 
 def set_num_threads(count: int) -> None:
@@ -176,7 +47,7 @@ def set_num_threads(count: int) -> None:
     """
     if int(count) != count or count < 1:
         raise ValueError(f"set_num_threads: needs a whole number >= 1, got {count!r}")
-    _pool.count = int(count)
+    pool.count = int(count)
 
 
 def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -192,7 +63,7 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     ended, context = SimpleQueue(), copy_context()
 
     def work() -> None:  # holds no array when all is done, for it may be in the queue for long
-        _pool.mine.busy = True
+        pool.mine.busy = True
         try:
             while True:
                 i, piece = todo.popleft()
@@ -203,10 +74,10 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         except IndexError:
             return
         finally:
-            _pool.mine.busy = False
+            pool.mine.busy = False
 
-    with _pool.one_blas_thread():
-        _pool.call(lambda: context.copy().run(work), min(_pool.count, len(items)) - 1)
+    with pool.one_blas_thread():
+        pool.call(lambda: context.copy().run(work), min(pool.count, len(items)) - 1)
         work()  # a helper that wakes up too late finds nothing to do, and is not waited for
         outcomes = sorted((ended.get() for _ in items), key=itemgetter(0))
     for _, _, error in outcomes:
@@ -236,7 +107,7 @@ class Postponed:
 
     Give it one after another, `take` what is ready, and in the end the `rest`. What the functions
     hand out, others may take, as of any operation. Without helpers each is called as it is given.
-    `of_user`: the functions are not the engine's, and may wait for a lock (see `_Pool.call`).
+    `of_user`: the functions are not the engine's, and may wait for a lock (see `Pool.call`).
     """
 
     def __init__(self, helpers: int, accepting: bool = True, of_user: bool = False) -> None:
@@ -254,7 +125,7 @@ class Postponed:
         self.calls.append(_Call(function))
         if self.helpers:
             self.waiting.put(self.calls[-1])
-            _pool.call(self.make_one, self.helpers, times=1, of_user=self.of_user)
+            pool.call(self.make_one, self.helpers, times=1, of_user=self.of_user)
         else:
             self.calls[-1].make()
 
@@ -293,16 +164,16 @@ class Postponed:
             return self.take()
         while self.make_one():
             pass
-        _pool.resting.append(self.ended)
+        pool.resting.append(self.ended)
         try:
-            _pool.lend_a_hand()
+            pool.lend_a_hand()
             found = self.take()
             while self.calls:
                 self.ended.get()()
                 found += self.take()
             return found
         finally:
-            _pool.resting.remove(self.ended)
+            pool.resting.remove(self.ended)
 
     def forget(self) -> None:
         """Drop what nobody has begun with, and wait for the rest."""
@@ -318,13 +189,18 @@ class Postponed:
 @contextmanager
 def postponed(of_user: bool = False) -> Iterator[Postponed]:
     """Yield a `Postponed` for what can wait until the end of the block."""
-    with _pool.one_blas_thread():
-        later = Postponed(0 if _busy() else _pool.count - 1, of_user=of_user)
+    with pool.one_blas_thread():
+        later = Postponed(0 if _busy() else pool.count - 1, of_user=of_user)
         try:
             yield later
         except BaseException:
             later.forget()
             raise
+
+
+told_of_claims: ContextVar[Callable[[str, object], None] | None] = ContextVar(
+    "told_of_claims", default=None
+)
 
 
 def claim(what: str, thing: object) -> None:
@@ -339,7 +215,7 @@ def claim(what: str, thing: object) -> None:
 
 def _busy() -> bool:
     """Whether this thread works on a piece: what it calls is then not cut up again."""
-    return getattr(_pool.mine, "busy", False)
+    return getattr(pool.mine, "busy", False)
 
 
 def cut(length: int, pieces: int) -> Iterator[slice]:
@@ -370,7 +246,7 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     elif _busy():
         np.matmul(a, b, out=out)
     elif pieces < 2:
-        with _pool.one_blas_thread():
+        with pool.one_blas_thread():
             np.matmul(a, b, out=out)
     elif out.shape[-2] >= out.shape[-1]:
         each(
@@ -389,7 +265,7 @@ def add_products(*products: Any) -> None:
     if _busy():
         gemm.add_products(*products)
     else:
-        with _pool.one_blas_thread():
+        with pool.one_blas_thread():
             gemm.add_products(*products)
 
 
@@ -398,7 +274,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
     A fresh array costs the kernel a page fault for every 4 kB of it, each time.
     """
-    buffers = _pool.mine.__dict__.setdefault("buffers", {})
+    buffers = pool.mine.__dict__.setdefault("buffers", {})
     buffer, shaped = buffers.get(name, (None, {}))
     array = shaped.get((shape, dtype))
     if array is None:

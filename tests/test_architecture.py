@@ -13,7 +13,8 @@ PACKAGE = Path(minigan.__file__).parent
 # so do the files of the floors beneath them.
 FLOORS = [
     ["gemm"],
-    ["workers", "memory", "kernels", "twins"],
+    ["threads", "memory", "kernels", "twins"],
+    ["workers"],
     ["launch"],
     ["backend"],
     ["cuda"],

@@ -111,7 +111,7 @@ def cost_of(step: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Cost
                 patch.setattr(op, "fused_backward", measured(op.fused_backward))
         step()
     highest[0] = max(highest[0], tracemalloc.get_traced_memory()[1])
-    buffers = sum(buffer.nbytes for buffer, _ in workers._pool.mine.buffers.values())
+    buffers = sum(buffer.nbytes for buffer, _ in workers.pool.mine.buffers.values())
     all_bytes = (moved[0], buffers, taken[0], highest[0] - before_step)
     return Cost(module.arrays, *(number // 1024 for number in all_bytes))
 
@@ -125,7 +125,7 @@ def counting():
     """Memory is traced, and one worker does everything."""
     threads = workers.get_num_threads()
     workers.set_num_threads(1)
-    workers._pool.mine.__dict__.pop("buffers", None)  # other tests' may be large already
+    workers.pool.mine.__dict__.pop("buffers", None)  # other tests' may be large already
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -163,7 +163,7 @@ def main() -> None:
     workers.set_num_threads(1)
     tracemalloc.start()
     for workload, sizes in SIZES.items():
-        workers._pool.mine.__dict__.pop("buffers", None)
+        workers.pool.mine.__dict__.pop("buffers", None)
         step = minigan_step(workload, sizes)
         step()
         with pytest.MonkeyPatch.context() as monkeypatch:

@@ -163,7 +163,7 @@ def test_an_exception_is_raised_with_the_results(count):
 
 def test_after_an_error_in_the_block_nothing_goes_on():
     workers.set_num_threads(2)
-    helpers = max(1, workers._pool.helpers)  # earlier tests may have started more than one
+    helpers = max(1, workers.pool.helpers)  # earlier tests may have started more than one
     begun, go_on, ended = threading.Barrier(helpers + 1), threading.Event(), []
 
     def slow():

@@ -272,7 +272,7 @@ def in_a_thread_of_its_own(function, *arguments):
 
 def until_somebody_rests():
     for _ in range(PATIENCE * 1000):
-        if workers._pool.resting:
+        if workers.pool.resting:
             return
         time.sleep(0.001)
     pytest.fail("nobody rests")
@@ -356,7 +356,7 @@ def test_who_has_ended_helps_with_what_comes_then():
     _, by = mg.side_by_side((both.wait, PATIENCE), (long,))
     assert len(set(by)) == 2
     assert thread() in by
-    assert not workers._pool.resting
+    assert not workers.pool.resting
 
 
 # ---- what no two may change

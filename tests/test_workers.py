@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import minigan as mg
 from minigan import functional as F
-from minigan import gemm, memory, workers
+from minigan import gemm, memory, threads, workers
 from minigan.ops import windows
 
 PATIENCE = 30  # seconds: only a deadlock takes as long
@@ -122,7 +122,7 @@ def test_every_piece_is_in_the_context_of_the_caller():
 
 def test_while_a_helper_is_in_a_long_call_no_array_is_kept_for_it(monkeypatch):
     workers.set_num_threads(2)
-    monkeypatch.setattr(workers, "JOBS", 30)
+    monkeypatch.setattr(threads, "JOBS", 30)
     begun, release = threading.Event(), threading.Event()
 
     def long():
@@ -139,7 +139,7 @@ def test_while_a_helper_is_in_a_long_call_no_array_is_kept_for_it(monkeypatch):
             held_too = weakref.ref(results[0])
             del x, results
             assert held() is held_too() is None
-        assert workers._pool.jobs.qsize() <= 30
+        assert workers.pool.jobs.qsize() <= 30
         release.set()
         later.rest()
 
@@ -170,12 +170,12 @@ def test_several_threads_of_the_user_at_once():
             right.append(F.conv2d(x, w).data.tobytes() == due)
             right.append(workers.each(lambda i: i + 1, range(100)) == list(range(1, 101)))
 
-    threads = [threading.Thread(target=user, daemon=True) for _ in range(4)]
-    for thread in threads:
+    users = [threading.Thread(target=user, daemon=True) for _ in range(4)]
+    for thread in users:
         thread.start()
-    for thread in threads:
+    for thread in users:
         thread.join(PATIENCE)
-    assert not any(thread.is_alive() for thread in threads), "a deadlock"
+    assert not any(thread.is_alive() for thread in users), "a deadlock"
     assert right == [True] * 40
 
 
@@ -319,7 +319,7 @@ def b(i):
     seen.append(count())
 first = threading.Thread(target=lambda: (workers.each(a, range(2)), left.set()))
 first.start()
-while workers._pool.blas is None: pass
+while workers.pool.blas is None: pass
 second = threading.Thread(target=lambda: workers.each(b, range(2)))
 second.start(); first.join(); second.join()
 assert all(n == 1 for counts in seen for n in counts), f"while B still worked: {seen}"
@@ -401,7 +401,7 @@ def test_a_variable_that_makes_no_sense(setting):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
 def test_unasked_there_is_one_for_each_core_that_we_may_use():
-    assert workers._count(None) == len(os.sched_getaffinity(0))
+    assert threads._count(None) == len(os.sched_getaffinity(0))
 
 
 # ---- cuts and buffers
@@ -469,7 +469,7 @@ def test_buffers_are_bounded():
 
     assert not np.shares_memory(first := large(), large())
     assert first.nbytes > workers.SCRATCH_BYTES
-    assert all(b.nbytes <= workers.SCRATCH_BYTES for b, _ in workers._pool.mine.buffers.values())
+    assert all(b.nbytes <= workers.SCRATCH_BYTES for b, _ in workers.pool.mine.buffers.values())
 
 
 def test_a_buffer_in_a_shape_is_made_once_and_follows_it_when_it_grows():
@@ -485,7 +485,7 @@ def test_a_buffer_in_a_shape_is_made_once_and_follows_it_when_it_grows():
     assert again.dtype == np.float64
     for n in range(3 * workers.SHAPES):
         workers.scratch("grows", (n,), np.dtype(np.float32))
-        _, shaped = workers._pool.mine.buffers["grows"]
+        _, shaped = workers.pool.mine.buffers["grows"]
         assert len(shaped) <= workers.SHAPES
 
 
