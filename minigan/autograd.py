@@ -217,7 +217,6 @@ def _ancestors(roots: Sequence[Op | Tensor]) -> list[Op]:
                 f"backward: the graph through {op.name()} {op.shapes} was freed by an earlier "
                 "backward: compute the output again, or pass retain_graph=True the first time"
             )
-        claim("the graph that backward walks", op)
         found[id(op)] = op
         stack.extend(parent for parent in op.parents if isinstance(parent, Op))
     return sorted(found.values(), key=lambda op: op.order)
@@ -247,6 +246,8 @@ def _walk(
             )
             for parent in op.parents
         )
+        if any(useful[id(op)]):  # the others are neither run nor freed
+            claim("the graph that backward walks", op)
     sums: dict[int, _Sum] = {}
     results: dict[int, _Sum] = {}
 

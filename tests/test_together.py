@@ -419,6 +419,10 @@ def test_one_call_walks_a_graph_and_no_second(threads):
 
     with pytest.raises(RuntimeError, match=r"both change the graph that backward walks"):
         mg.side_by_side((gradient, v), (gradient, w))
+    shared = v @ w  # to which two calls walk, and no further
+    up_to_shared = [(mg.grad, (shared * k).sum(), shared) for k in (1.0, 2.0)]
+    (one,), (two,) = mg.side_by_side(*up_to_shared)
+    assert (one.numpy() * 2).tolist() == two.numpy().tolist() == [[2.0] * 4] * 4
     found, _ = mg.side_by_side((lambda: gradient(v) + gradient(w),), (abs, -1))
     assert found.tolist() == np.full((4, 4), 8.0).tolist()
 
