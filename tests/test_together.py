@@ -325,7 +325,11 @@ def test_a_call_that_holds_a_lock_begins_no_other():
 
 def test_nor_does_one_that_rests_already():
     workers.set_num_threads(2)
-    made = threading.Event()
+    begun, made = threading.Event(), threading.Event()
+
+    def keep():
+        begun.set()
+        return made.wait(PATIENCE)
 
     def someone_else():
         until_somebody_rests()
@@ -334,7 +338,8 @@ def test_nor_does_one_that_rests_already():
         return found[1] is threading.current_thread()
 
     with workers.postponed() as later:
-        later(lambda: made.wait(PATIENCE))  # keeps the helper
+        later(keep)
+        assert begun.wait(PATIENCE)  # by the helper
         other = threading.Thread(target=lambda: found.append(someone_else()), daemon=True)
         found = []
         other.start()
