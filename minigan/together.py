@@ -29,7 +29,8 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
     Args:
         calls: each a function and its arguments. No two may change the same thing: a `.grad`, the
             averages of one batch normalisation, the u of one spectral norm, the state of
-            `mg.generator()`, a graph that backward walks (an error); anything of your own (not).
+            `mg.generator()`, a graph that backward walks. These are looked after; what is your own
+            is not.
 
     Raises:
         RuntimeError: two of them change the same thing, if it is the engine's.
@@ -43,7 +44,7 @@ def side_by_side(*calls: tuple[Any, ...]) -> list[Any]:
                 "write (discriminator, real) and not discriminator(real), which is called at once"
             )
     if mode.clock:  # inside another
-        return [function(*arguments) for function, *arguments in calls]
+        return [copy_context().run(*call) for call in calls]
     claims = _Claims()
 
     def part(i: int, clock: Any, function: Callable, *arguments: Any) -> Any:

@@ -59,14 +59,14 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     items = list(items)
     if len(items) < 2 or _busy():
         return [function(item) for item in items]
-    todo = deque((i, partial(function, item)) for i, item in enumerate(items))
+    waiting = deque((i, partial(function, item)) for i, item in enumerate(items))
     ended, context = SimpleQueue(), copy_context()
 
     def work() -> None:  # holds no array when all is done, for it may be in the queue for long
         pool.mine.busy = True
         try:
             while True:
-                i, piece = todo.popleft()
+                i, piece = waiting.popleft()
                 try:
                     ended.put((i, piece(), None))
                 except BaseException as error:  # raised again by the thread that called `each`
