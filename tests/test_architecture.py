@@ -27,7 +27,7 @@ FLOORS = [
     ["ops.linalg", "ops.activation", "ops.windows"],
     ["ops.columns", "ops.winograd", "ops.pool", "ops.norm"],
     ["ops.lines", "ops.planes"],
-    ["ops.few"],
+    ["ops.few", "ops.down"],
     ["ops.strips"],
     ["ops.conv"],
     ["ops.resample"],

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from minigan.backend import Backend
-from minigan.ops import few
+from minigan.ops import down, few
 from minigan.ops.lines import (
     add_strips,
     cut_strips,
@@ -59,6 +59,8 @@ def convolve(backend: Backend, x: Any, w: Any, g: Geometry, y: Any, bias: Any = 
     """Write into y (N, OH, OW, O), any view, the convolution of x (N, H, W, C) with the weight."""
     if few.is_few(y, g):
         return few.convolve(backend, x, w, g, y, bias)
+    if down.suits(g, x.shape, y.shape):
+        return down.convolve(backend, x, w, g, y, bias)
     g, w = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)
     scheme = tiling.scheme
@@ -87,6 +89,8 @@ def correlate(backend: Backend, x: Any, y: Any, g: Geometry) -> Any:
     """Return the weight (KH, KW, C, O) of which each number is a sum over pixels of x · y."""
     if few.is_few(y, g):
         return few.correlate(backend, x, y, g)
+    if down.suits(g, x.shape, y.shape):
+        return down.correlate(backend, x, y, g)
     w = backend.xp.empty((*g.kernel, x.shape[3], y.shape[3]), dtype=x.dtype)
     g, seen_part = trimmed(g, w, x.shape[2], y.shape[2])
     tiling = tiling_for(g, x.shape[3], y.shape)

@@ -242,15 +242,21 @@ class Tiling:
 def tiling_for(g: Geometry, channels: int, results: tuple[int, ...]) -> Tiling:
     """Return the scheme that suits results (N, OH, OW, O), with its numbers."""
     across = results[2]
+    pixels, lines = math.prod(results[:3]), math.prod(results[:2])
     for scheme in SCHEMES:
-        pixels, rest = divmod(g.kernel[1], scheme.taps)
-        hop, left = divmod(pixels, g.stride[1])
-        enough = math.prod(results[:3]) >= ENOUGH * scheme.results
-        if enough and hop and not rest and not left and g.dilation[1] == 1:
+        of_strip, rest = divmod(g.kernel[1], scheme.taps)
+        hop, left = divmod(of_strip, g.stride[1])
+        if hop and not rest and not left and g.dilation[1] == 1:
             in_round = -(-across // (hop * scheme.results)) * scheme.results
-            if pixels * channels >= PART and WASTE * (hop * in_round - across) <= across:
-                return Tiling(scheme, pixels, hop, in_round)
+            if pays(scheme, of_strip * channels, pixels, lines * hop * in_round):
+                return Tiling(scheme, of_strip, hop, in_round)
     return Tiling(PLAIN, g.kernel[1], 1, across)
+
+
+def pays(scheme: Scheme, strip: int, pixels: int, made: int) -> bool:
+    """Whether so many pixels of results are better made by a scheme, `made` with those in vain."""
+    enough = strip >= PART and pixels >= ENOUGH * scheme.results
+    return enough and WASTE * (made - pixels) <= pixels
 
 
 def sums_of_taps(xp: Any, taps: Any, filters: Sequence[Filter]) -> list:
