@@ -89,29 +89,29 @@ def test_it_multiplies_two_thirds(monkeypatch):
 
     monkeypatch.setattr(backend.CPU, "add_products", counted, raising=False)
     g = Geometry((3, 3), (1, 1), (1, 1))
-    x, w, y = np.ones((2, 32, 40, 64)), np.ones((3, 3, 64, 8)), np.ones((2, 32, 40, 8))
+    x, w, y = np.ones((2, 16, 80, 64)), np.ones((3, 3, 64, 8)), np.ones((2, 16, 80, 8))
     for function in (
         lambda: strips.convolve(backend.CPU, x, w, g, y),
         lambda: strips.correlate(backend.CPU, x, y, g),
     ):
         counts.clear()
         function()
-        assert sum(counts) == pytest.approx(2 / 3 * 41 / 40 * (2 * 32 * 40) * w.size)
+        assert sum(counts) == pytest.approx(2 / 3 * 81 / 80 * (2 * 16 * 80) * w.size)
 
 
 @pytest.mark.parametrize(
     ("g", "shape"),  # and the images
     [
-        (Geometry((4, 3), (1, 1), (1, 1)), (4, 32, 32, 64)),  # not three rows
-        (Geometry((3, 3), (2, 1), (1, 1)), (4, 32, 32, 64)),
-        (Geometry((3, 3), (1, 1), (2, 1), (2, 1)), (4, 32, 32, 64)),
-        (Geometry((3, 1), (1, 1), (1, 1)), (4, 32, 32, 64)),  # more padding than the kernel reaches
-        (Geometry((3, 3), (1, 1), (1, 1)), (4, 32, 32, 32)),  # short products
-        (Geometry((3, 3), (1, 1), (1, 1)), (1, 16, 32, 64)),  # few results
-        (Geometry((3, 3), (1, 1), (1, 1)), (20, 16, 7, 64)),  # an eighth of the results in vain
-        (Geometry((3, 3), (1, 1), (1, 1)), (20, 5, 32, 64)),
+        (Geometry((4, 3), (1, 1), (1, 1)), (4, 16, 80, 64)),  # not three rows
+        (Geometry((3, 3), (2, 1), (1, 1)), (4, 32, 80, 64)),
+        (Geometry((3, 3), (1, 1), (2, 1), (2, 1)), (4, 16, 80, 64)),
+        (Geometry((3, 1), (1, 1), (1, 1)), (4, 16, 80, 64)),  # more padding than the kernel reaches
+        (Geometry((3, 3), (1, 1), (1, 1)), (4, 16, 80, 32)),  # short products
+        (Geometry((3, 3), (1, 1), (1, 1)), (1, 12, 80, 64)),  # few results
+        (Geometry((3, 3), (1, 1), (1, 1)), (20, 16, 64, 64)),  # short lines
+        (Geometry((3, 3), (1, 1), (1, 1)), (20, 5, 80, 64)),  # an eighth of the results in vain
     ],
 )
 def test_what_it_does_not_suit(g, shape):
-    assert down.suits(Geometry((3, 3), (1, 1), (1, 1)), (4, 32, 32, 64), (4, 32, 32, 3))
+    assert down.suits(Geometry((3, 3), (1, 1), (1, 1)), (4, 16, 80, 64), (4, 16, 80, 3))
     assert not down.suits(g, shape, (shape[0], *g.output_size(*shape[1:3]), 3))

@@ -214,14 +214,17 @@ def test_a_scheme_is_right(scheme):
     assert len(places) == len(scheme.products)  # in the other direction each is added to its own
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (4, 1), (3, 1)])
-def test_a_scheme_is_as_exact_in_float32(kernel, stride):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "width"),
+    [(4, 2, 32), (4, 1, 32), (3, 1, 32), (3, 1, 80)],  # the last in pairs of lines
+)
+def test_a_scheme_is_as_exact_in_float32(kernel, stride, width):
     """The error is hardly larger than that of columns (0.7 to 0.93 of it when this was written)."""
     random = np.random.default_rng(1)
     g = Geometry((kernel, kernel), (stride, stride), (1, 1))
-    x = random.normal(size=(4, 32, 32, 64)).astype(np.float32)
+    x = random.normal(size=(4, 32, width, 64)).astype(np.float32)
     w = random.normal(size=(kernel, kernel, 64, 32)).astype(np.float32)
-    shape = (4, *g.output_size(32, 32), 32)
+    shape = (4, *g.output_size(32, width), 32)
     assert winograd.tiling_for(g, 64, shape).scheme is not winograd.PLAIN
     found, plain, exact = np.empty(shape, "f"), np.empty(shape, "f"), np.empty(shape)
     strips.convolve(backend.CPU, x, w, g, found)

@@ -37,6 +37,7 @@ from minigan.workers import PIECES, cut
 
 SCHEME = Scheme((THREE,))
 TAPS, PAIR, SUMS = SCHEME.taps, SCHEME.results, len(SCHEME.products)
+WIDE = 65  # pixels in a line; in shorter ones the padding costs as much as is gained
 
 
 def suits(g: Geometry, image: tuple[int, ...], results: tuple[int, ...]) -> bool:
@@ -46,6 +47,7 @@ def suits(g: Geometry, image: tuple[int, ...], results: tuple[int, ...]) -> bool
     return (
         (g.kernel[0], g.stride, g.dilation[0], g.groups) == (TAPS, (1, 1), 1, 1)
         and g.padding[1] < g.span()[1]
+        and image[2] >= WIDE
         and pays(SCHEME, image[3], pixels, made)
     )
 
