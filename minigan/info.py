@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import sys
@@ -11,42 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 import minigan
 from minigan import backend, kernels
 from minigan.cuda import CUPY, kernels_dir
 from minigan.launch import Kernels
 
-# How the BLAS libraries that NumPy comes with are asked for their number of threads.
-ASK_THREADS = (
-    *("scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads"),
-    *("openblas_get_num_threads64_", "openblas_get_num_threads", "MKL_Get_Max_Threads"),
-)
-
-# What is said of the environment.
-SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# What is said of the environment. (Kernels for another processor can take twice the time.)
+SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SETTINGS += ("MINIGAN_THREADS", "MINIGAN_DEVICE", "MINIGAN_KERNELS", "CUDA_VISIBLE_DEVICES")
 
 
 def blas() -> str:
-    """Return the name and version of NumPy's BLAS, and how many threads it uses."""
+    """Return NumPy's BLAS: name and version, for which processor its kernels are, its threads."""
     found = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    threads = blas_threads()
-    count = "threads unknown" if threads is None else f"{threads} thread{'s' * (threads != 1)}"
-    return f"{found.get('name', 'unknown')} {found.get('version', '')}, {count}"
+    words = [f"{found.get('name', 'unknown')} {found.get('version', '')}"]
+    loaded = ThreadpoolController().select(user_api="blas").info()
+    if not loaded:  # one that threadpoolctl does not know
+        return f"{words[0]}, threads unknown"
+    library = min(loaded, key=lambda one: "numpy" not in one["filepath"])  # SciPy may bring another
+    if kernels_for := library.get("architecture"):
+        words.append(f"kernels for {kernels_for}")
+    threads = library["num_threads"]
+    return ", ".join([*words, f"{threads} thread{'s' * (threads != 1)}"])
 
 
-def blas_threads() -> int | None:
-    """Return the number of threads of the BLAS that is loaded; None where it cannot be asked."""
-    maps = Path("/proc/self/maps")  # Linux alone has it
-    lines = maps.read_text().splitlines() if maps.exists() else []
-    paths = {line.split()[-1] for line in lines if "blas" in line or "mkl_rt" in line}
-    for path in sorted(paths):
-        library = ctypes.CDLL(path)
-        for name in ASK_THREADS:
-            if hasattr(library, name):
-                return int(getattr(library, name)())
-    return None
+def settings() -> Iterator[tuple[str, str]]:
+    """Yield what the environment says of threads, kernels and devices."""
+    for name in SETTINGS:
+        if name in os.environ:
+            yield name, os.environ[name]
 
 
 def version(number: int) -> str:
@@ -108,9 +102,7 @@ def report() -> Iterator[tuple[str, str]]:
     yield "processor", f"{os.cpu_count()} cores"
     yield "NumPy", np.__version__
     yield "BLAS", blas()
-    for name in SETTINGS:
-        if name in os.environ:
-            yield name, os.environ[name]
+    yield from settings()
     yield "CUDA sources", asked(lambda: f"{len(kernels.FILES)} files in {kernels_dir()}")
     yield from cuda()
 

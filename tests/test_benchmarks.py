@@ -50,10 +50,13 @@ def test_help_from_anywhere(tmp_path):
 @every_workload
 def test_a_profile(workload, monkeypatch, capsys):
     monkeypatch.setattr(workers, "HANDING_OVER", 1 << 10)  # so that gradients of weights would wait
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")  # read when NumPy is loaded, so only named
     before = vars(Op)["__call__"], optim.Optimizer.step, workers.Postponed.accepts
     text = run(
         monkeypatch, capsys, "--workload", workload, *tiny(workload), "--rounds", 1, "--threads", 2
     )
+    assert re.search(r"^NumPy's BLAS: .*\d thread", text)
+    assert "as the environment says: OPENBLAS_CORETYPE=Haswell" in text
     assert re.search(r"a step takes \d+\.\d ms \(median of 1\)", text)
     shares = [float(share) for share in re.findall(r"^ +(-?\d+\.\d)%  ", text, re.MULTILINE)]
     assert sum(shares) == pytest.approx(100, abs=1)

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pairs import Engine
 from workloads import DEFAULTS, Sizes, minigan_step
 
+from minigan import info
 from minigan.backend import DeviceError
 from minigan.workers import set_num_threads
 
@@ -166,7 +167,11 @@ def main() -> None:
             report(args.workload, sizes, args.rounds)
         except DeviceError as error:
             parser.exit(1, f"error: {error}\n")
-    elif args.scale:
+        return
+    print(f"NumPy's BLAS: {info.blas()}")
+    for name, value in info.settings():
+        print(f"  as the environment says: {name}={value}")
+    if args.scale:
         from scale import scale
 
         scale(args.workload, args.rounds, args.threads, args.plot)

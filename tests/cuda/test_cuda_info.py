@@ -35,6 +35,31 @@ def test_without_cupy(monkeypatch, capsys):
         mg.use("cuda")
 
 
+def library(path, threads, **more):
+    return {"filepath": path, "num_threads": threads, **more}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "words"),
+    [
+        ([], ", threads unknown"),
+        ([library("/lib/libmkl_rt.so", 1)], ", 1 thread"),
+        (
+            [  # the first is SciPy's
+                library("/scipy.libs/openblas.so", 3, architecture="Zen"),
+                library("/numpy.libs/openblas.so", 2, architecture="Haswell"),
+            ],
+            ", kernels for Haswell, 2 threads",
+        ),
+    ],
+)
+def test_the_blas_of_numpy(monkeypatch, loaded, words):
+    found = types.SimpleNamespace(info=lambda: loaded)
+    found.select = lambda **kwargs: found
+    monkeypatch.setattr(info, "ThreadpoolController", lambda: found)
+    assert info.blas().endswith(words)
+
+
 def broken_cupy(count):
     """A cupy without a driver, or without a GPU."""
     runtime = types.SimpleNamespace(getDeviceCount=count, driverGetVersion=lambda: 0)
