@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import scale
 import step
-from pairs import Engine
+from pairs import Engine, Step
 from workloads import DEFAULTS, Sizes, minigan_step
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -103,6 +103,38 @@ def test_the_scale(monkeypatch, capsys, tmp_path):
     for what in ("batch", "pixels", "width"):
         assert re.search(rf"time ~ {what} \*\* -?\d+\.\d\d \(over the last doubling", text)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_scale_of_networks_that_small_images_do_not_fit(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    taken = []
+
+    class Counted:  # an engine that only notes what it is to run
+        def __init__(self, engine, workload, sizes, threads):
+            taken.append(sizes)
+
+        __enter__, __exit__ = (lambda self: self), (lambda self, *_: None)
+        step = staticmethod(lambda: Step(1.0, (0.0, 0.0)))
+
+    monkeypatch.setattr(scale, "Engine", Counted)
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
+    run(monkeypatch, capsys, "--workload", "pix2pix", "--scale", "--plot", tmp_path / "scale.png")
+    assert {sizes.image for sizes in taken} == {32, 64, 128}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--workload", "pix2pix", "--image", 48), "--image must be a multiple of 32, got 48"),
+        (("--workload", "dcgan", "--image", 20), "--image must be a multiple of 8, got 20"),
+        (("--rounds", 0), "--rounds: '0' should be a whole number >= 1"),
+        (("--threads", "two"), "--threads: 'two' should be a whole number >= 1"),
+    ],
+)
+def test_what_cannot_be_measured(words, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, *words)
+    assert message in capsys.readouterr().err
 
 
 def test_the_exponent_is_that_of_a_power():

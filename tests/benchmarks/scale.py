@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 from pairs import Engine
-from workloads import Sizes
+from workloads import MULTIPLE, Sizes
 
 BATCHES, IMAGES, WIDTHS = (8, 16, 32, 64, 128, 256), (16, 32, 64, 128), (16, 32, 64, 128)
 MIDDLE = Sizes(batch=32, image=32, width=32)
 
 
-def lines() -> dict[str, list[Sizes]]:
-    """For each size that is varied, the workloads along its line."""
+def lines(workload: str) -> dict[str, list[Sizes]]:
+    """For each size that is varied, those along its line that the workload's networks can take."""
     b, i, w = MIDDLE.batch, MIDDLE.image, MIDDLE.width
+    images = [image for image in IMAGES if image % MULTIPLE[workload] == 0]
     return {
         "batch": [Sizes(batch, i, w) for batch in BATCHES],
-        "image": [Sizes(b, image, w) for image in IMAGES],
+        "image": [Sizes(b, image, w) for image in images],
         "width": [Sizes(b, i, width) for width in WIDTHS],
     }
 
@@ -25,7 +26,7 @@ def lines() -> dict[str, list[Sizes]]:
 def measure(workload: str, rounds: int, threads: int) -> dict[str, tuple[list[int], list[float]]]:
     """Return, for each size that is varied, its values and the milliseconds of a step."""
     found = {}
-    for name, sizes in lines().items():
+    for name, sizes in lines(workload).items():
         times = []
         for size in sizes:
             with Engine("minigan", workload, size, threads) as engine:

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from pairs import Engine
-from workloads import DEFAULTS, Sizes, minigan_step
+from workloads import DEFAULTS, MULTIPLE, Sizes, minigan_step
 
 from minigan import info
 from minigan.backend import DeviceError
@@ -144,6 +144,13 @@ def all_ops(op_class: type) -> list[type]:
     return [op_class, *(found for sub in op_class.__subclasses__() for found in all_ops(sub))]
 
 
+def positive(text: str) -> int:
+    """A whole number of at least one, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number >= 1")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=DEFAULTS, default="pix2pix")
@@ -152,14 +159,18 @@ def main() -> None:
     parser.add_argument("--against", choices=["torch"], help="time PyTorch too, turn by turn")
     parser.add_argument("--scale", action="store_true", help="vary batch, image and width")
     parser.add_argument("--plot", type=Path, default=Path("scale.png"), help="where --scale draws")
-    parser.add_argument("--rounds", type=int, default=20, help="steps to time (default: 20)")
+    parser.add_argument("--rounds", type=positive, default=20, help="steps to time (default: 20)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("--threads", type=int, default=cores, help=f"default: {cores}")
+    parser.add_argument("--threads", type=positive, default=cores, help=f"default: {cores}")
     for name in ("batch", "image", "width"):
-        parser.add_argument(f"--{name}", type=int, help=f"another {name} than the workload's")
+        parser.add_argument(f"--{name}", type=positive, help=f"another {name} than the workload's")
     args = parser.parse_args()
     default = DEFAULTS[args.workload]
     sizes = Sizes(*(getattr(args, n) or getattr(default, n) for n in ("batch", "image", "width")))
+    multiple = MULTIPLE[args.workload]
+    if sizes.image % multiple:
+        message = f"{args.workload} halves its images: --image must be a multiple of {multiple}"
+        parser.error(f"{message}, got {sizes.image}")
     if args.device == "cuda":
         from gpu import report
 

@@ -30,6 +30,7 @@ DEFAULTS = {
     "pix2pix": Sizes(batch=16, image=64, width=32),
     "article": Sizes(batch=4, image=100, width=64),
 }
+MULTIPLE = {"dcgan": 8, "pix2pix": 32, "article": 1}  # of which an image's sides must be one
 
 
 def dcgan_generator(image: int, width: int) -> nn.Module:
