@@ -16,6 +16,7 @@ import minigan
 from minigan import backend, kernels
 from minigan.cuda import CUPY, kernels_dir
 from minigan.launch import Kernels
+from minigan.workers import get_num_threads
 
 # What is said of the environment. (Kernels for another processor can take twice the time.)
 SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -99,7 +100,7 @@ def report() -> Iterator[tuple[str, str]]:
     """Yield (what, how it is) for every line."""
     yield "minigan", f"{minigan.__version__} in {Path(minigan.__file__).parent}"
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield "processor", f"{os.cpu_count()} cores"
+    yield "processor", f"{os.cpu_count()} cores, {get_num_threads()} threads that share an operation"
     yield "NumPy", np.__version__
     yield "BLAS", blas()
     yield from settings()

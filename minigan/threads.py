@@ -16,6 +16,7 @@ from typing import Any
 from minigan import gemm
 
 JOBS = 1000  # that wait for a helper, at most
+MOST = 8  # threads, unless one asks for more: these wait for the interpreter's lock too often
 
 
 class Pool:
@@ -121,7 +122,7 @@ class Pool:
 def _count(setting: str | None) -> int:
     if setting is None:
         affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that we may use
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return min(MOST, len(affinity(0)) if affinity else os.cpu_count() or 1)
     if not setting.isdecimal() or int(setting) < 1:
         raise ValueError(f"MINIGAN_THREADS={setting!r}: should be a whole number >= 1")
     return int(setting)

@@ -35,7 +35,7 @@ SHAPES = 100  # that a buffer was asked for in are kept, at most
 
 
 def get_num_threads() -> int:
-    """Return how many threads share an operation: one for each core, unless changed."""
+    """Return how many threads share an operation: one for each core, 8 at most, unless changed."""
     return pool.count
 
 

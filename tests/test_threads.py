@@ -239,5 +239,9 @@ def test_a_variable_that_makes_no_sense(setting):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
-def test_unasked_there_is_one_for_each_core_that_we_may_use():
-    assert threads._count(None) == len(os.sched_getaffinity(0))
+def test_unasked_there_is_one_for_each_core_that_we_may_use(monkeypatch):
+    assert threads._count(None) == min(8, len(os.sched_getaffinity(0)))
+    for cores, count in ((1, 1), (3, 3), (8, 8), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert threads._count(None) == count
+    assert threads._count("64") == 64
