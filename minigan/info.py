@@ -100,7 +100,7 @@ def report() -> Iterator[tuple[str, str]]:
     """Yield (what, how it is) for every line."""
     yield "minigan", f"{minigan.__version__} in {Path(minigan.__file__).parent}"
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield "processor", f"{os.cpu_count()} cores, {get_num_threads()} threads that share an operation"
+    yield "processor", f"{os.cpu_count()} cores, {get_num_threads()} threads to an operation"
     yield "NumPy", np.__version__
     yield "BLAS", blas()
     yield from settings()
