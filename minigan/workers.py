@@ -30,6 +30,7 @@ PIECES = 4  # work is cut into this many, or a multiple
 PIECE_WORK = 1 << 24  # multiplications in a piece, at least
 HANDING_OVER = 1 << 22  # multiplications: what handing something to another core costs
 BLOCK = 1 << 18  # numbers of a pass in a piece: so few are over before a helper is awake
+FEW = 500  # numbers: NumPy keeps the interpreter's lock for a result with fewer
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
 SHAPES = 100  # that a buffer was asked for in are kept, at most
 
@@ -244,10 +245,10 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     if a.shape[-1] == 1:  # for which a BLAS takes 15 times as long
         np.multiply(a, b, out=out)
     elif _busy():
-        np.matmul(a, b, out=out)
+        _matmul(a, b, out)
     elif pieces < 2:
         with pool.one_blas_thread():
-            np.matmul(a, b, out=out)
+            _matmul(a, b, out)
     elif out.shape[-2] >= out.shape[-1]:
         each(
             lambda rows: np.matmul(a[..., rows, :], b, out=out[..., rows, :]),
@@ -258,6 +259,18 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
             lambda columns: np.matmul(a, b[..., columns], out=out[..., columns]),
             cut(out.shape[-1], pieces),
         )
+
+
+def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out = a @ b, on this thread, without the interpreter's lock.
+
+    NumPy's matmul keeps it where the result has few numbers, however long the sums are. Its dot
+    does not, but takes no stacks, and no view for the result.
+    """
+    if out.size < FEW and a.ndim == b.ndim == 2 and out.flags.c_contiguous:
+        np.dot(a, b, out=out)
+    else:
+        np.matmul(a, b, out=out)
 
 
 def add_products(*products: Any) -> None:

@@ -198,7 +198,8 @@ def test_no_product_is_made_outside_of_the_limit(operation, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(np, "matmul", watched(np.matmul))
+    for name in ("matmul", "dot"):
+        monkeypatch.setattr(np, name, watched(getattr(np, name)))
     monkeypatch.setattr(gemm, "add_products", watched(gemm.add_products))
     with threadpool_limits(2, user_api="blas"):
         operation(mg.tensor(np.ones((2, 6, 6, 64)), requires_grad=True))

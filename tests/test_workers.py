@@ -1,5 +1,6 @@
 """Work that is shared: `each`, cuts, buffers and the memory they keep."""
 
+import sys
 import threading
 import time
 import weakref
@@ -303,3 +304,46 @@ def test_keeping_memory_sets_both_thresholds(monkeypatch):
             memory.M_MMAP_THRESHOLD: memory.LARGEST,
         }
         told.clear()
+
+
+# ---- products
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (20, 16), (30, 40)])  # of the result
+def test_a_product_lets_other_threads_run(shape):
+    """NumPy's matmul would keep the interpreter's lock for one with few numbers."""
+    (m, n), k = shape, 1 << 17
+    a, b, out = (np.ones(of, np.float32) for of in ((m, k), (k, n), shape))
+    ready, ran = threading.Semaphore(0), threading.Event()
+
+    def another():
+        ready.acquire()
+        ran.set()
+
+    thread = threading.Thread(target=another, daemon=True)
+    thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e3)  # seconds: who does not let go of the lock is not asked to
+    try:
+        ready.release()
+        for _ in range(100):  # the other thread may be slow to wake up
+            workers._matmul(a, b, out)
+            if ran.is_set():
+                break
+    finally:
+        sys.setswitchinterval(interval)
+    assert ran.is_set()
+    thread.join(PATIENCE)
+    assert (out == k).all()
+
+
+def test_products_with_few_results_of_views():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 3, 50)), random.normal(size=(2, 50, 4))
+    stack, view = np.empty((2, 3, 4)), np.empty((3, 8))[:, ::2]
+    workers.matmul(a, b, out=stack)
+    np.testing.assert_allclose(stack, a @ b)
+    workers.matmul(a[0], b[0], out=view)
+    np.testing.assert_allclose(view, a[0] @ b[0])
+    workers.matmul(b[0].T[:, ::-2], a[0].T[::-2], out=stack[0].T)
+    np.testing.assert_allclose(stack[0].T, b[0].T[:, ::-2] @ a[0].T[::-2])
