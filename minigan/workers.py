@@ -251,12 +251,12 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
             _matmul(a, b, out)
     elif out.shape[-2] >= out.shape[-1]:
         each(
-            lambda rows: np.matmul(a[..., rows, :], b, out=out[..., rows, :]),
+            lambda rows: _matmul(a[..., rows, :], b, out[..., rows, :]),
             cut(out.shape[-2], pieces),
         )
     else:
         each(
-            lambda columns: np.matmul(a, b[..., columns], out=out[..., columns]),
+            lambda columns: _matmul(a, b[..., columns], out[..., columns]),
             cut(out.shape[-1], pieces),
         )
 
