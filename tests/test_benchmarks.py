@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import minigan as mg
 from minigan import Op, optim, workers
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
@@ -47,11 +48,17 @@ def test_help_from_anywhere(tmp_path):
         assert word in done.stdout
 
 
+def patched():
+    """What a profile puts something else in the place of."""
+    accepts = workers.Postponed.accepts
+    return vars(Op)["__call__"], optim.Optimizer.step, accepts, mg.side_by_side
+
+
 @every_workload
 def test_a_profile(workload, monkeypatch, capsys):
     monkeypatch.setattr(workers, "HANDING_OVER", 1 << 10)  # so that gradients of weights would wait
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")  # read when NumPy is loaded, so only named
-    before = vars(Op)["__call__"], optim.Optimizer.step, workers.Postponed.accepts
+    before = patched()
     text = run(
         monkeypatch, capsys, "--workload", workload, *tiny(workload), "--rounds", 1, "--threads", 2
     )
@@ -63,8 +70,7 @@ def test_a_profile(workload, monkeypatch, capsys):
     for kind in ("convolution", "normalisation", "element-wise", "optimiser", "graph"):
         assert kind in text
     assert re.search(r"of which: .*conv_weight [1-9]", text)
-    after = vars(Op)["__call__"], optim.Optimizer.step, workers.Postponed.accepts
-    assert after == before  # nothing is timed from now on
+    assert patched() == before  # nothing is timed from now on
 
 
 @every_workload

@@ -78,14 +78,16 @@ def compare(workload: str, sizes: Sizes, rounds: int, threads: int) -> None:
 def profile(step: Callable[[], object], rounds: int) -> None:
     """Time every op's forward and fused backward, and say what share each kind has.
 
-    One after another: gradients of weights, which helpers make beside other ops, do not wait here.
+    One after another: gradients of weights, which helpers make beside other ops, do not wait here,
+    and calls that would go side by side do not.
     """
+    import minigan as mg
     from minigan import optim, workers
     from minigan.autograd import Op
 
     spent: Counter[str] = Counter()
     before_call, before_step = Op.__call__, optim.Optimizer.step
-    accepts = workers.Postponed.accepts
+    accepts, side_by_side = workers.Postponed.accepts, mg.side_by_side
     depth = 0
 
     def call(op: Op, *inputs):
@@ -109,6 +111,7 @@ def profile(step: Callable[[], object], rounds: int) -> None:
     plain = statistics.median(timed(step) for _ in range(rounds))
     Op.__call__, optim.Optimizer.step = call, optimise
     workers.Postponed.accepts = lambda later, work: False
+    mg.side_by_side = lambda *calls: [function(*inputs) for function, *inputs in calls]
     fused = {}
     for op_class in all_ops(Op):
         if "fused_backward" in vars(op_class):
@@ -126,7 +129,7 @@ def profile(step: Callable[[], object], rounds: int) -> None:
         total = sum(timed(step) for _ in range(rounds)) / 1e3
     finally:
         Op.__call__, optim.Optimizer.step = before_call, before_step
-        workers.Postponed.accepts = accepts
+        workers.Postponed.accepts, mg.side_by_side = accepts, side_by_side
         for op_class, function in fused.items():
             op_class.fused_backward = function
     print(f"a step takes {plain:.1f} ms (median of {rounds}); shares, with one op at a time:")
