@@ -19,8 +19,9 @@ from minigan.launch import Kernels
 from minigan.workers import get_num_threads
 
 # What is said of the environment. (Kernels for another processor can take twice the time.)
-SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-SETTINGS += ("MINIGAN_THREADS", "MINIGAN_DEVICE", "MINIGAN_KERNELS", "CUDA_VISIBLE_DEVICES")
+SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+SETTINGS += ("MKL_NUM_THREADS", "MINIGAN_THREADS", "MINIGAN_KEEP_MEMORY", "MINIGAN_DEVICE")
+SETTINGS += ("MINIGAN_KERNELS", "CUDA_VISIBLE_DEVICES")
 
 
 def blas() -> str:
@@ -30,7 +31,8 @@ def blas() -> str:
     loaded = ThreadpoolController().select(user_api="blas").info()
     if not loaded:  # one that threadpoolctl does not know
         return f"{words[0]}, threads unknown"
-    library = min(loaded, key=lambda one: "numpy" not in one["filepath"])  # SciPy may bring another
+    # SciPy may bring another; NumPy's lies in numpy.libs, say
+    library = min(loaded, key=lambda one: "numpy" not in Path(one["filepath"]).parent.name)
     if kernels_for := library.get("architecture"):
         words.append(f"kernels for {kernels_for}")
     threads = library["num_threads"]
@@ -100,7 +102,7 @@ def report() -> Iterator[tuple[str, str]]:
     """Yield (what, how it is) for every line."""
     yield "minigan", f"{minigan.__version__} in {Path(minigan.__file__).parent}"
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield "processor", f"{os.cpu_count()} cores, {get_num_threads()} threads to an operation"
+    yield "processor", f"{os.cpu_count()} cores; threads to an operation: {get_num_threads()}"
     yield "NumPy", np.__version__
     yield "BLAS", blas()
     yield from settings()

@@ -133,8 +133,9 @@ pool = Pool()
 
 def _begin_anew() -> None:
     """A child process has none of its parent's threads, and nobody inside the limit on BLAS."""
-    before = pool.blas_before
+    before, threads = pool.blas_before, pool.count
     pool.__init__()
+    pool.count = threads
     for set_count, count in before:
         set_count(count)
 

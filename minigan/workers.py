@@ -11,6 +11,7 @@ Meanwhile BLAS has one thread (`threads`), and `matmul` cuts up large products h
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ PIECES = 4  # work is cut into this many, or a multiple
 PIECE_WORK = 1 << 24  # multiplications in a piece, at least
 HANDING_OVER = 1 << 22  # multiplications: what handing something to another core costs
 BLOCK = 1 << 18  # numbers of a pass in a piece: so few are over before a helper is awake
-FEW = 500  # numbers: NumPy keeps the interpreter's lock for a result with fewer
+FEW = 500  # numbers: for a result with no more NumPy's matmul keeps the interpreter's lock
 SCRATCH_BYTES = 1 << 24  # a buffer larger than this is not kept
 SHAPES = 100  # that a buffer was asked for in are kept, at most
 
@@ -46,7 +47,7 @@ def set_num_threads(count: int) -> None:
     Raises:
         ValueError: fewer than one.
     """
-    if int(count) != count or count < 1:
+    if not isinstance(count, numbers.Real) or count % 1 != 0 or count < 1:  # inf % 1 is NaN
         raise ValueError(f"set_num_threads: needs a whole number >= 1, got {count!r}")
     pool.count = int(count)
 
@@ -83,7 +84,10 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         outcomes = sorted((ended.get() for _ in items), key=itemgetter(0))
     for _, _, error in outcomes:
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error, outcomes  # which know the frame that knows them: a cycle, else
     return [result for _, result, _ in outcomes]
 
 
@@ -267,7 +271,9 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     NumPy's matmul keeps it where the result has few numbers, however long the sums are. Its dot
     does not, but takes no stacks, and no view for the result.
     """
-    if out.size < FEW and a.ndim == b.ndim == 2 and out.flags.c_contiguous:
+    stacks = math.prod(a.shape[:-2]) * math.prod(b.shape[:-2])
+    if out.size <= FEW and stacks == 1 and out.flags.c_contiguous:
+        a, b, out = (array.reshape(array.shape[-2:]) for array in (a, b, out))
         np.dot(a, b, out=out)
     else:
         np.matmul(a, b, out=out)

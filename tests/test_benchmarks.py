@@ -149,7 +149,7 @@ def test_the_exponent_is_that_of_a_power():
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install 'minigan[bench]'"
+    importlib.util.find_spec("torch") is None, reason="needs PyTorch: pip install -e '.[bench]'"
 )
 @every_workload
 def test_against_torch(workload, monkeypatch, capsys):
@@ -167,7 +167,7 @@ def test_against_torch(workload, monkeypatch, capsys):
 def test_against_torch_where_it_is_missing(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, capsys, "--workload", "dcgan", *tiny("dcgan"), "--against", "torch")
-    assert "needs PyTorch: pip install 'minigan[bench]'" in capsys.readouterr().err
+    assert "needs PyTorch: pip install -e '.[bench]'" in capsys.readouterr().err
 
 
 def test_an_engine_that_ends_says_so(monkeypatch, capfd):

@@ -25,6 +25,7 @@ SIZES = {
     "dcgan": Sizes(batch=8, image=32, width=16),
     "pix2pix": Sizes(batch=2, image=64, width=8),
     "article": Sizes(batch=3, image=64, width=16),
+    "article, in pairs of lines": Sizes(batch=1, image=80, width=64),
 }
 
 
@@ -51,6 +52,9 @@ BUDGETS = {
     "dcgan": Cost(arrays=267, moved=11743, buffers=1828, taken=8403, peak=1330),
     "pix2pix": Cost(arrays=378, moved=20299, buffers=2110, taken=9568, peak=1877),
     "article": Cost(arrays=322, moved=210092, buffers=3352, taken=43506, peak=15814),
+    "article, in pairs of lines": Cost(
+        arrays=438, moved=200782, buffers=5453, taken=90117, peak=31192
+    ),
 }
 SLACK = 1.02  # Python's own objects, which are not the same in all its versions
 
@@ -116,6 +120,11 @@ def cost_of(step: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Cost
     return Cost(module.arrays, *(number // 1024 for number in all_bytes))
 
 
+def a_step(workload: str) -> Callable[[], object]:
+    """Return a step of the workload that is named first."""
+    return minigan_step(workload.split(",")[0], SIZES[workload])
+
+
 def all_ops(op: type) -> list[type]:
     return [op, *(found for sub in op.__subclasses__() for found in all_ops(sub))]
 
@@ -135,7 +144,7 @@ def counting():
 @pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("workload", SIZES)
 def test_a_step_stays_in_its_budget(workload, monkeypatch):
-    step = minigan_step(workload, SIZES[workload])
+    step = a_step(workload)
     step()  # makes what is kept: buffers, gradients
     cost, budget = cost_of(step, monkeypatch), BUDGETS[workload]
     within = [a <= b * SLACK for a, b in zip(astuple(cost), astuple(budget), strict=True)]
@@ -146,7 +155,7 @@ def test_a_step_stays_in_its_budget(workload, monkeypatch):
 @pytest.mark.parametrize("workload", SIZES)
 def test_a_step_leaves_nothing_behind(workload):
     """Activations are freed: what is held after a step is what was held before it."""
-    step = minigan_step(workload, SIZES[workload])
+    step = a_step(workload)
     step()
     held = []
     for _ in range(3):
@@ -162,9 +171,9 @@ def main() -> None:
     """Print the costs, as they should be recorded above."""
     workers.set_num_threads(1)
     tracemalloc.start()
-    for workload, sizes in SIZES.items():
+    for workload in SIZES:
         workers.pool.mine.__dict__.pop("buffers", None)
-        step = minigan_step(workload, sizes)
+        step = a_step(workload)
         step()
         with pytest.MonkeyPatch.context() as monkeypatch:
             print(f'    "{workload}": {cost_of(step, monkeypatch)},')

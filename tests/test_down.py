@@ -105,7 +105,8 @@ def test_it_multiplies_two_thirds(monkeypatch):
         (Geometry((4, 3), (1, 1), (1, 1)), (4, 16, 80, 64)),  # not three rows
         (Geometry((3, 3), (2, 1), (1, 1)), (4, 32, 80, 64)),
         (Geometry((3, 3), (1, 1), (2, 1), (2, 1)), (4, 16, 80, 64)),
-        (Geometry((3, 1), (1, 1), (1, 1)), (4, 16, 80, 64)),  # more padding than the kernel reaches
+        (Geometry((3, 1), (1, 1), (1, 0)), (4, 16, 80, 64)),  # one tap along the line
+        (Geometry((3, 2), (1, 1), (1, 2)), (4, 16, 80, 64)),  # more padding than the kernel reaches
         (Geometry((3, 3), (1, 1), (1, 1)), (4, 16, 80, 32)),  # short products
         (Geometry((3, 3), (1, 1), (1, 1)), (1, 12, 80, 64)),  # few results
         (Geometry((3, 3), (1, 1), (1, 1)), (20, 16, 64, 64)),  # short lines
@@ -115,3 +116,9 @@ def test_it_multiplies_two_thirds(monkeypatch):
 def test_what_it_does_not_suit(g, shape):
     assert down.suits(Geometry((3, 3), (1, 1), (1, 1)), (4, 16, 80, 64), (4, 16, 80, 3))
     assert not down.suits(g, shape, (shape[0], *g.output_size(*shape[1:3]), 3))
+
+
+@pytest.mark.parametrize(("width", "suits"), [(64, False), (65, True)])
+def test_how_wide_images_must_be(width, suits):
+    g, shape = Geometry((3, 3), (1, 1), (1, 1)), (4, 16, width)
+    assert down.suits(g, (*shape, 64), (*shape, 3)) == suits

@@ -41,6 +41,22 @@ print("both")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_as_many_threads_as_were_asked_for():
+    code = """
+import os
+from minigan import workers
+workers.set_num_threads(5)
+child = os.fork()
+if child == 0:
+    os._exit(workers.get_num_threads())
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "5", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_forked_inside_of_the_limit_on_blas_has_its_threads_back():
     code = """
 import os
@@ -210,10 +226,10 @@ def test_no_product_is_made_outside_of_the_limit(operation, monkeypatch):
 # ---- how many
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5])
+@pytest.mark.parametrize("count", [0, -1, 1.5, None, "2", float("inf"), float("nan")])
 def test_a_number_of_threads_that_makes_no_sense(count):
     before = workers.get_num_threads()
-    with pytest.raises(ValueError, match=rf"set_num_threads: .* whole number >= 1, got {count}"):
+    with pytest.raises(ValueError, match=rf"set_num_threads: .* whole number >= 1, got {count!r}"):
         workers.set_num_threads(count)
     assert workers.get_num_threads() == before
 

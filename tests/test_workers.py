@@ -1,5 +1,6 @@
 """Work that is shared: `each`, cuts, buffers and the memory they keep."""
 
+import gc
 import sys
 import threading
 import time
@@ -83,6 +84,30 @@ def test_an_exception_is_raised_when_all_pieces_have_ended(kind, count):
         return workers.each(abs, [-1, -2, -3])  # the pool still works
 
     assert within_patience(rounds) == [1, 2, 3]
+
+
+def test_an_exception_leaves_no_cycle_behind():
+    """The arrays of the pieces are freed at once, without the garbage collector."""
+
+    class Array:
+        pass
+
+    def fail(array):
+        raise ValueError("piece")
+
+    arrays = [Array(), Array()]
+    alive = [weakref.ref(array) for array in arrays]
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="piece") as raised:
+            workers.each(fail, arrays)
+        del arrays, raised
+        end = time.monotonic() + PATIENCE
+        while any(one() for one in alive) and time.monotonic() < end:
+            time.sleep(0.001)  # a helper is on its way out
+        assert [one() for one in alive] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_exception_of_the_first_item_is_raised_whoever_is_first():
@@ -309,11 +334,12 @@ def test_keeping_memory_sets_both_thresholds(monkeypatch):
 # ---- products
 
 
-@pytest.mark.parametrize("shape", [(1, 16), (20, 16), (30, 40)])  # of the result
+@pytest.mark.parametrize("shape", [(1, 16), (1, 1, 16), (20, 25), (30, 40)])  # of the result
 def test_a_product_lets_other_threads_run(shape):
     """NumPy's matmul would keep the interpreter's lock for one with few numbers."""
-    (m, n), k = shape, 1 << 17
-    a, b, out = (np.ones(of, np.float32) for of in ((m, k), (k, n), shape))
+    *stack, m, n = shape
+    k = 1 << 17
+    a, b, out = (np.ones((*stack, *of), np.float32) for of in ((m, k), (k, n), (m, n)))
     ready, ran = threading.Semaphore(0), threading.Event()
 
     def another():

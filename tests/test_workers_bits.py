@@ -9,7 +9,7 @@ import minigan as mg
 from minigan import backend, losses, nn, optim, workers
 from minigan import functional as F
 from minigan.models import PatchGAN, UNet
-from minigan.ops import few, norm, planes, strips, windows, winograd
+from minigan.ops import down, few, norm, planes, strips, windows, winograd
 from minigan.specs import REGISTRY, check, reference
 
 pytestmark = pytest.mark.usefixtures("threads_put_back")
@@ -30,14 +30,17 @@ def handed_out(monkeypatch):
     return sizes
 
 
-@pytest.fixture(params=["columns", "planes", "strips", "schemes", "few pixels"])
+@pytest.fixture(params=["columns", "planes", "strips", "schemes", "pairs of lines", "few pixels"])
 def tiny_pieces(monkeypatch, request):
     """Cut everything, however small; convolutions in each of the ways that there are."""
     by_strips = request.param not in ("columns", "planes")
     monkeypatch.setattr(strips, "LONG", 1 if by_strips else 1 << 30)
     monkeypatch.setattr(planes, "MOST", 1 << 30 if request.param == "planes" else 0)
     monkeypatch.setattr(winograd, "PART", 1)
-    monkeypatch.setattr(winograd, "ENOUGH", 1 if request.param == "schemes" else 1 << 30)
+    by_schemes, in_pairs = request.param in ("schemes", "pairs of lines"), "pairs" in request.param
+    monkeypatch.setattr(winograd, "ENOUGH", 1 if by_schemes else 1 << 30)
+    monkeypatch.setattr(winograd, "WASTE", 0 if in_pairs else winograd.WASTE)
+    monkeypatch.setattr(down, "WIDE", 1 if in_pairs else down.WIDE)
     monkeypatch.setattr(strips, "MANY", 2)
     monkeypatch.setattr(few, "FEW", 1 << 30 if request.param == "few pixels" else 0)
     monkeypatch.setattr(few, "SHARED_WORK", 64)
@@ -93,6 +96,10 @@ SAME = {
     "conv2d, three taps": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, padding=1),
         *(numbers(5, 37, 40, 64, dtype=t), numbers(3, 3, 64, 64, dtype=t), numbers(64, dtype=t)),
+    ),
+    "conv2d, pairs of lines": lambda t: gradients(
+        lambda x, w, b: F.conv2d(x, w, b, padding=1),
+        *(numbers(3, 21, 80, 64, dtype=t), numbers(3, 3, 64, 64, dtype=t), numbers(64, dtype=t)),
     ),
     "conv2d, to few channels": lambda t: gradients(
         lambda x, w, b: F.conv2d(x, w, b, padding=1),

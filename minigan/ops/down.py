@@ -46,6 +46,7 @@ def suits(g: Geometry, image: tuple[int, ...], results: tuple[int, ...]) -> bool
     pixels, made = n * height * across, n * PAIR * pairs_of(height) * length_of_line(g, image)
     return (
         (g.kernel[0], g.stride, g.dilation[0], g.groups) == (TAPS, (1, 1), 1, 1)
+        and g.kernel[1] > 1
         and g.padding[1] < g.span()[1]
         and image[2] >= WIDE
         and pays(SCHEME, image[3], pixels, made)

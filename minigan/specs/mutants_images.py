@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from minigan.autograd import Op
-from minigan.ops import conv, few, lines, norm, planes, pool, reduction, shape, strips, windows
+from minigan.ops import (
+    conv,
+    down,
+    few,
+    lines,
+    norm,
+    planes,
+    pool,
+    reduction,
+    shape,
+    strips,
+    windows,
+)
 from minigan.specs.mutants_base import Call, Rule, attribute, forgetful, helper
 from minigan.tensor import Tensor
 
@@ -40,6 +52,7 @@ right_pieces, right_crop, right_turned = conv.pieces, windows.crop, conv.turned
 right_cut, right_strip_pieces, right_parts = conv.cut, strips.strip_pieces, lines.parts
 right_phases, right_trimmed, right_in_places = lines.by_phase, lines.trimmed, strips.in_places
 right_add_taps, right_put_together = planes.add_taps, planes.put_together
+right_add_lines, right_results_of = down.add_lines, down.results_of
 
 
 def last_write_wins(patches: Any, images: Any, *rest: Any) -> None:
@@ -118,6 +131,17 @@ def parts_exchanged(*args: Any) -> Any:
     other = dict(zip(rows, rows[::-1], strict=True))
     parts = tuple(part._replace(weight=other[part.weight]) for part in products.parts)
     return replace(products, parts=parts, calls={})
+
+
+def lines_further_on(xp: Any, x: Any, first: int, second: int, *rest: Any) -> None:
+    """In place of `down.add_lines`: both are a line further on."""
+    right_add_lines(xp, x, first + 1, second + 1, *rest)
+
+
+def pairs_exchanged(*args: Any) -> list:
+    """In place of `down.results_of`: the first line of a pair has what belongs to the second."""
+    lines, planes = zip(*right_results_of(*args), strict=True)
+    return list(zip(lines, planes[::-1], strict=True))
 
 
 def phases_exchanged(strips: Any, *args: Any) -> list:
@@ -210,6 +234,9 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
     "strips: neighbouring results exchanged": helper(strips, "in_places", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
+    "pairs of lines: first piece of each lane only": helper(down, "cut", first_of_each_lane),
+    "pairs of lines: a line further on": helper(down, "add_lines", lines_further_on),
+    "pairs of lines: exchanged": helper(down, "results_of", pairs_exchanged),
     "planes: last row of the kernel left out": helper(planes, "add_taps", taps_but_some),
     "planes: kernel flipped": helper(planes, "add_taps", flipped_taps),
     "planes: phases exchanged": helper(planes, "put_together", planes_exchanged),

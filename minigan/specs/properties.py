@@ -14,7 +14,7 @@ import numpy as np
 from minigan import backend as backends
 from minigan import workers
 from minigan.autograd import _ancestors, grad
-from minigan.ops import few, norm, planes, strips, windows, winograd
+from minigan.ops import down, few, norm, planes, strips, windows, winograd
 from minigan.optim import SGD
 from minigan.specs.case import Case
 from minigan.specs.values import LAYOUTS, lay_out
@@ -282,7 +282,7 @@ def check_pieces(case: Case) -> None:
     leaves, y = run(case, case.inputs)
     v = cotangent_for(case, y)
     whole, gradients = host(y.data), backward(y, leaves, v)
-    for how in ("in pieces", "in planes", "in strips", "by schemes", "few pixels"):
+    for how in ("in pieces", "in planes", "in strips", "by schemes", "in pairs", "few pixels"):
         with small_pieces(how):
             leaves, y = run(case, case.inputs)
             found = [backward(y, leaves, v), recorded(y, leaves, v)]
@@ -297,9 +297,10 @@ def small_pieces(how: str) -> Iterator[None]:
     """Within the context one row of columns, or one number of a block, is a piece.
 
     A convolution of few channels, as all cases are, goes the plain way then, and plane by plane "in
-    planes". "in strips" it goes strip by strip, "by schemes" with fewer products, and with "few
-    pixels" a row of the kernel is a piece.
+    planes". "in strips" it goes strip by strip, "by schemes" with fewer products, as "in pairs" of
+    lines, and with "few pixels" a row of the kernel is a piece.
     """
+    by_schemes = how in ("by schemes", "in pairs")
     changed = {
         (workers, "BLOCK"): 1,
         (norm, "WIDE"): 1,
@@ -313,7 +314,9 @@ def small_pieces(how: str) -> Iterator[None]:
         (strips, "LONG"): strips.LONG if how in ("in pieces", "in planes") else 1,
         (planes, "MOST"): planes.MOST if how == "in planes" else 0,
         (winograd, "PART"): 1,
-        (winograd, "ENOUGH"): 1 if how == "by schemes" else winograd.ENOUGH,
+        (winograd, "ENOUGH"): 1 if by_schemes else winograd.ENOUGH,
+        (winograd, "WASTE"): 0 if how == "in pairs" else winograd.WASTE,
+        (down, "WIDE"): 1 if how == "in pairs" else down.WIDE,
         (backends.Host, "column_bytes"): 1,
     }
     before = {(owner, name): getattr(owner, name) for owner, name in changed}

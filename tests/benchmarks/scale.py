@@ -39,7 +39,10 @@ def measure(workload: str, rounds: int, threads: int) -> dict[str, tuple[list[in
                 f"  {times[-1]:9.1f} ms",
                 flush=True,
             )
-        found[name] = [getattr(size, name) for size in sizes], times
+        values = [getattr(size, name) for size in sizes]
+        if name == "image":  # twice as high is four times the pixels
+            name, values = "pixels", [value**2 for value in values]
+        found[name] = values, times
     return found
 
 
@@ -57,9 +60,7 @@ def scale(workload: str, rounds: int, threads: int, picture: Path) -> None:
     axes = figure.subplots()
     for name, (values, times) in measure(workload, rounds, threads).items():
         slope, last = exponent(values, times), exponent(values[-2:], times[-2:])
-        cost = "pixels ** " if name == "image" else f"{name} ** "
-        half = 2 if name == "image" else 1  # an image twice as high has four times the pixels
-        print(f"  time ~ {cost}{slope / half:.2f} (over the last doubling {last / half:.2f})")
+        print(f"  time ~ {name} ** {slope:.2f} (over the last doubling {last:.2f})")
         axes.loglog(
             np.array(values) / values[0],
             times,

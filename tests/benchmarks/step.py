@@ -5,7 +5,7 @@
     python tests/benchmarks/step.py --workload dcgan --scale
     python tests/benchmarks/step.py --device cuda
 
-Against PyTorch (pip install 'minigan[bench]') the two take turns, each in a process of its own, on
+Against PyTorch (pip install -e '.[bench]') the two take turns, each in a process of its own, on
 the same networks, weights, data and number of threads; the ratio is taken pair by pair, so that
 what else the machine is doing hits both.
 
@@ -15,8 +15,8 @@ events read the CPU's clock.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
-import os
 import statistics
 import sys
 import time
@@ -31,10 +31,11 @@ from workloads import DEFAULTS, MULTIPLE, Sizes, minigan_step
 
 from minigan import info
 from minigan.backend import DeviceError
-from minigan.workers import set_num_threads
+from minigan.workers import get_num_threads, set_num_threads
 
+CONVOLUTIONS = ("conv2d", "conv_transpose2d", "conv_weight")
 KINDS = {
-    "convolution (columns and products)": ("conv2d", "conv_transpose2d", "conv_weight"),
+    "columns and waiting in convolutions": CONVOLUTIONS,
     "matrix products": ("matmul",),
     "normalisation": ("batch_norm",),
     "reductions": ("sum", "sum_to", "max", "min"),
@@ -51,6 +52,7 @@ def timed(step: Callable[[], object]) -> float:
 def compare(workload: str, sizes: Sizes, rounds: int, threads: int) -> None:
     """Let minigan and PyTorch take turns, and print both medians and the ratio pair by pair."""
     print(f"{workload} {sizes}, {rounds} pairs of steps, {threads} threads each")
+    print(f"PyTorch {importlib.metadata.version('torch')}")
     with (
         Engine("minigan", workload, sizes, threads) as ours,
         Engine("torch", workload, sizes, threads) as theirs,
@@ -82,17 +84,20 @@ def profile(step: Callable[[], object], rounds: int) -> None:
     and calls that would go side by side do not.
     """
     import minigan as mg
-    from minigan import optim, workers
+    from minigan import gemm, optim, workers
     from minigan.autograd import Op
 
     spent: Counter[str] = Counter()
+    products: list[float] = []  # seconds of each product in a convolution, on whichever thread
+    running = ""  # the op that is timed
     before_call, before_step = Op.__call__, optim.Optimizer.step
     accepts, side_by_side = workers.Postponed.accepts, mg.side_by_side
     depth = 0
 
     def call(op: Op, *inputs):
-        nonlocal depth
+        nonlocal depth, running
         depth += 1
+        running = running if depth > 1 else op.name()
         started = time.perf_counter()
         try:
             return before_call(op, *inputs)
@@ -100,6 +105,16 @@ def profile(step: Callable[[], object], rounds: int) -> None:
             depth -= 1
             if depth == 0:
                 spent[op.name()] += time.perf_counter() - started
+                running = ""
+
+    def timed_product(function):
+        def multiply(*args):
+            started = time.perf_counter()
+            function(*args)
+            if running in CONVOLUTIONS:
+                products.append(time.perf_counter() - started)
+
+        return multiply
 
     def optimise(optimizer):
         started = time.perf_counter()
@@ -110,6 +125,8 @@ def profile(step: Callable[[], object], rounds: int) -> None:
         step()
     plain = statistics.median(timed(step) for _ in range(rounds))
     Op.__call__, optim.Optimizer.step = call, optimise
+    add_products, matmul = gemm.add_products, workers._matmul
+    gemm.add_products, workers._matmul = timed_product(add_products), timed_product(matmul)
     workers.Postponed.accepts = lambda later, work: False
     mg.side_by_side = lambda *calls: [function(*inputs) for function, *inputs in calls]
     fused = {}
@@ -130,14 +147,18 @@ def profile(step: Callable[[], object], rounds: int) -> None:
     finally:
         Op.__call__, optim.Optimizer.step = before_call, before_step
         workers.Postponed.accepts, mg.side_by_side = accepts, side_by_side
+        gemm.add_products, workers._matmul = add_products, matmul
         for op_class, function in fused.items():
             op_class.fused_backward = function
     print(f"a step takes {plain:.1f} ms (median of {rounds}); shares, with one op at a time:")
+    of_convolutions = sum(products) / workers.get_num_threads()  # as if all threads multiplied
     kinds: Counter[str] = Counter()
     for name, seconds in spent.items():
         kind = next((kind for kind, names in KINDS.items() if name in names), "element-wise")
         kinds["optimiser" if name == "optimiser" else kind] += seconds
     kinds["graph and the rest"] = total - sum(spent.values())
+    kinds["matrix products"] += of_convolutions
+    kinds["columns and waiting in convolutions"] -= of_convolutions
     for kind, seconds in kinds.most_common():
         print(f"  {seconds / total:6.1%}  {kind}")
     print("  of which:", ", ".join(f"{n} {s / total:.1%}" for n, s in spent.most_common(9)))
@@ -163,11 +184,19 @@ def main() -> None:
     parser.add_argument("--scale", action="store_true", help="vary batch, image and width")
     parser.add_argument("--plot", type=Path, default=Path("scale.png"), help="where --scale draws")
     parser.add_argument("--rounds", type=positive, default=20, help="steps to time (default: 20)")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("--threads", type=positive, default=cores, help=f"default: {cores}")
+    threads = get_num_threads()
+    parser.add_argument("--threads", type=positive, default=threads, help=f"default: {threads}")
     for name in ("batch", "image", "width"):
         parser.add_argument(f"--{name}", type=positive, help=f"another {name} than the workload's")
     args = parser.parse_args()
+    if args.scale and (args.against or args.batch or args.image or args.width):
+        parser.error("--scale times minigan alone, over sizes of its own")
+    if args.scale and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--scale draws with matplotlib: pip install matplotlib")
+    if args.scale and not args.plot.parent.is_dir():
+        parser.error(f"--plot {args.plot}: there is no folder {args.plot.parent}")
+    if args.against and importlib.util.find_spec(args.against) is None:
+        parser.error("--against torch needs PyTorch: pip install -e '.[bench]'")
     default = DEFAULTS[args.workload]
     sizes = Sizes(*(getattr(args, n) or getattr(default, n) for n in ("batch", "image", "width")))
     multiple = MULTIPLE[args.workload]
@@ -190,10 +219,9 @@ def main() -> None:
 
         scale(args.workload, args.rounds, args.threads, args.plot)
     elif args.against:
-        if importlib.util.find_spec(args.against) is None:
-            parser.error("--against torch needs PyTorch: pip install 'minigan[bench]'")
         compare(args.workload, sizes, args.rounds, args.threads)
     else:
+        print(f"{args.workload} {sizes}, {args.threads} threads")
         set_num_threads(args.threads)
         profile(minigan_step(args.workload, sizes), args.rounds)
 
