@@ -60,6 +60,23 @@ def attention_conv_norm_case(choose: Choices) -> Case:
     return Case(call, by_definition, draw_inputs(choose, *sizes, fill=fills), f"{h}x{w}, {kernel}")
 
 
+@spec("same_size", "composite")
+def same_size_case(choose: Choices) -> Case:
+    """Two convolutions three rows high that keep the height: the most usual, elsewhere rare."""
+    c, hidden, o = (choose.integer(1, 2) for _ in range(3))
+    shape = (choose.integer(1, 2), choose.integer(1, 5), choose.integer(1, 4), c)
+    first, second = (3, choose.integer(2, 3), c, hidden), (3, 3, hidden, o)
+
+    def call(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return F.conv2d(F.tanh(F.conv2d(x, w, padding=1)), v, padding=1)
+
+    def by_definition(x: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return convolved(np.tanh(convolved(x, w, padding=1)), v, padding=1)
+
+    inputs = draw_inputs(choose, shape, first, second, fill=(spread, small, small))
+    return Case(call, by_definition, inputs, f"{shape}, {first[:2]}")
+
+
 def slope_at(x: Tensor, critic: Any) -> Tensor:
     """The gradient of a critic's summed score in x, recorded."""
     x = x if x.requires_grad else x.detach().requires_grad_()

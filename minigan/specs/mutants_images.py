@@ -234,7 +234,6 @@ CONVOLUTION = windows_wrong(conv, windows) | {
     "strips: phases exchanged": helper(lines, "by_phase", phases_exchanged),
     "strips: neighbouring results exchanged": helper(strips, "in_places", neighbours_exchanged),
     "strips: a pixel further on": helper(strips, "trimmed", trimmed_by_one),
-    "pairs of lines: first piece of each lane only": helper(down, "cut", first_of_each_lane),
     "pairs of lines: a line further on": helper(down, "add_lines", lines_further_on),
     "pairs of lines: exchanged": helper(down, "results_of", pairs_exchanged),
     "planes: last row of the kernel left out": helper(planes, "add_taps", taps_but_some),
