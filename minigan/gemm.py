@@ -21,6 +21,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -262,13 +263,21 @@ def _order(matrix: np.ndarray) -> tuple[int | None, int]:
     return None, 0
 
 
+def libraries() -> list[LibController]:
+    """Return what threadpoolctl knows of each BLAS that is loaded, that of NumPy first.
+
+    SciPy may bring another. NumPy's own lies in a folder that is called after it, numpy.libs, say.
+    """
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return sorted(found, key=lambda one: "numpy" not in Path(one.filepath).parent.name)
+
+
 def blas_threads() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     """Return for each BLAS that is loaded what returns its number of threads, and what sets it.
 
     threadpoolctl's `limit` would do, but amid a step, when its code is in no cache, it takes 36 µs.
     """
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [_own_threads(one) or (one.get_num_threads, one.set_num_threads) for one in libraries]
+    return [_own_threads(one) or (one.get_num_threads, one.set_num_threads) for one in libraries()]
 
 
 def _own_threads(library: LibController) -> tuple[Callable, Callable] | None:
@@ -318,8 +327,7 @@ def _cblas(dtype: np.dtype) -> tuple[Callable | None, Callable | None]:
 
 def _function(name: str) -> Any:
     """Return a function of the OpenBLAS that NumPy uses, one for whole numbers of 64 bits."""
-    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    for library in sorted(found, key=lambda library: "numpy" not in library.filepath):
+    for library in (one for one in libraries() if one.internal_api == "openblas"):
         for prefix in ("scipy_cblas_", "cblas_"):
             if hasattr(library.dynlib, f"{prefix}sgemm64_"):
                 return getattr(library.dynlib, f"{prefix}{name}64_", None)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 import minigan
-from minigan import backend, kernels
+from minigan import backend, gemm, kernels
 from minigan.cuda import CUPY, kernels_dir
 from minigan.launch import Kernels
 from minigan.workers import get_num_threads
@@ -27,16 +26,13 @@ SETTINGS += ("MINIGAN_KERNELS", "CUDA_VISIBLE_DEVICES")
 def blas() -> str:
     """Return NumPy's BLAS: name and version, for which processor its kernels are, its threads."""
     found = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    words = [f"{found.get('name', 'unknown')} {found.get('version', '')}"]
-    loaded = ThreadpoolController().select(user_api="blas").info()
+    name = f"{found.get('name', 'unknown')} {found.get('version', '')}"
+    loaded = [library.info() for library in gemm.libraries()]
     if not loaded:  # one that threadpoolctl does not know
-        return f"{words[0]}, threads unknown"
-    # SciPy may bring another; NumPy's lies in numpy.libs, say
-    library = min(loaded, key=lambda one: "numpy" not in Path(one["filepath"]).parent.name)
-    if kernels_for := library.get("architecture"):
-        words.append(f"kernels for {kernels_for}")
-    threads = library["num_threads"]
-    return ", ".join([*words, f"{threads} thread{'s' * (threads != 1)}"])
+        return f"{name}, threads unknown"
+    kernels_for, threads = loaded[0].get("architecture"), loaded[0]["num_threads"]
+    words = f"kernels for {kernels_for}, " if kernels_for else ""
+    return f"{name}, {words}{threads} thread{'s' * (threads != 1)}"
 
 
 def settings() -> Iterator[tuple[str, str]]:

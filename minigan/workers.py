@@ -271,8 +271,8 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     NumPy's matmul keeps it where the result has few numbers, however long the sums are. Its dot
     does not, but takes no stacks, and no view for the result.
     """
-    takes_dot = out.size <= FEW and out.flags.c_contiguous
-    if takes_dot and math.prod(a.shape[:-2]) * math.prod(b.shape[:-2]) == 1:  # no stacks
+    is_small = out.size <= FEW and out.flags.c_contiguous
+    if is_small and math.prod(a.shape[:-2]) == math.prod(b.shape[:-2]) == 1:  # no stacks
         a, b, out = (array.reshape(array.shape[-2:]) for array in (a, b, out))
         np.dot(a, b, out=out)
     else:

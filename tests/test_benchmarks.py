@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import minigan as mg
-from minigan import Op, optim, workers
+from minigan import Op, gemm, optim, workers
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
@@ -50,8 +50,10 @@ def test_help_from_anywhere(tmp_path):
 
 def patched():
     """What a profile puts something else in the place of."""
+    products = gemm.add_products, workers._matmul
+    fused = [vars(op).get("fused_backward") for op in step.all_ops(Op)]
     accepts = workers.Postponed.accepts
-    return vars(Op)["__call__"], optim.Optimizer.step, accepts, mg.side_by_side
+    return vars(Op)["__call__"], fused, optim.Optimizer.step, accepts, mg.side_by_side, products
 
 
 @every_workload
@@ -135,6 +137,8 @@ def test_the_scale_of_networks_that_small_images_do_not_fit(monkeypatch, capsys,
         (("--workload", "dcgan", "--image", 20), "--image must be a multiple of 8, got 20"),
         (("--rounds", 0), "--rounds: '0' should be a whole number >= 1"),
         (("--threads", "two"), "--threads: 'two' should be a whole number >= 1"),
+        (("--scale", "--image", 64), "--scale times minigan alone, over sizes of its own"),
+        (("--scale", "--plot", "no/such/x.png"), f"there is no folder {Path('no/such')}"),
     ],
 )
 def test_what_cannot_be_measured(words, message, monkeypatch, capsys):

@@ -22,7 +22,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -89,23 +91,29 @@ def profile(step: Callable[[], object], rounds: int) -> None:
 
     spent: Counter[str] = Counter()
     products: list[float] = []  # seconds of each product in a convolution, on whichever thread
-    running = ""  # the op that is timed
-    before_call, before_step = Op.__call__, optim.Optimizer.step
-    accepts, side_by_side = workers.Postponed.accepts, mg.side_by_side
-    depth = 0
+    running = ""  # the op that is timed; those that it calls are a part of it
+    plain_call, plain_step = Op.__call__, optim.Optimizer.step
 
     def call(op: Op, *inputs):
-        nonlocal depth, running
-        depth += 1
-        running = running if depth > 1 else op.name()
-        started = time.perf_counter()
+        nonlocal running
+        if running:
+            return plain_call(op, *inputs)
+        running, started = op.name(), time.perf_counter()
         try:
-            return before_call(op, *inputs)
+            return plain_call(op, *inputs)
         finally:
-            depth -= 1
-            if depth == 0:
+            spent[running] += time.perf_counter() - started
+            running = ""
+
+    def timed_backward(function):
+        def backward(op, gy):
+            started = time.perf_counter()
+            try:
+                return function(op, gy)
+            finally:
                 spent[op.name()] += time.perf_counter() - started
-                running = ""
+
+        return backward
 
     def timed_product(function):
         def multiply(*args):
@@ -118,38 +126,30 @@ def profile(step: Callable[[], object], rounds: int) -> None:
 
     def optimise(optimizer):
         started = time.perf_counter()
-        before_step(optimizer)
+        plain_step(optimizer)
         spent["optimiser"] += time.perf_counter() - started
+
+    def in_turns(*calls):
+        return [function(*inputs) for function, *inputs in calls]
 
     for _ in range(3):
         step()
     plain = statistics.median(timed(step) for _ in range(rounds))
-    Op.__call__, optim.Optimizer.step = call, optimise
-    add_products, matmul = gemm.add_products, workers._matmul
-    gemm.add_products, workers._matmul = timed_product(add_products), timed_product(matmul)
-    workers.Postponed.accepts = lambda later, work: False
-    mg.side_by_side = lambda *calls: [function(*inputs) for function, *inputs in calls]
-    fused = {}
-    for op_class in all_ops(Op):
-        if "fused_backward" in vars(op_class):
-            fused[op_class] = op_class.fused_backward
-
-            def timed_backward(op, gy, inner=op_class.fused_backward):
-                started = time.perf_counter()
-                try:
-                    return inner(op, gy)
-                finally:
-                    spent[op.name()] += time.perf_counter() - started
-
-            op_class.fused_backward = timed_backward
-    try:
+    changed = [
+        (Op, "__call__", call),
+        (optim.Optimizer, "step", optimise),
+        (workers.Postponed, "accepts", lambda later, work: False),
+        (mg, "side_by_side", in_turns),
+        (gemm, "add_products", timed_product(gemm.add_products)),
+        (workers, "_matmul", timed_product(workers._matmul)),
+    ]
+    for op in all_ops(Op):
+        if "fused_backward" in vars(op):
+            changed.append((op, "fused_backward", timed_backward(op.fused_backward)))
+    with ExitStack() as until_done:
+        for owner, name, instead in changed:
+            until_done.enter_context(mock.patch.object(owner, name, instead))
         total = sum(timed(step) for _ in range(rounds)) / 1e3
-    finally:
-        Op.__call__, optim.Optimizer.step = before_call, before_step
-        workers.Postponed.accepts, mg.side_by_side = accepts, side_by_side
-        gemm.add_products, workers._matmul = add_products, matmul
-        for op_class, function in fused.items():
-            op_class.fused_backward = function
     print(f"a step takes {plain:.1f} ms (median of {rounds}); shares, with one op at a time:")
     of_convolutions = sum(products) / workers.get_num_threads()  # as if all threads multiplied
     kinds: Counter[str] = Counter()

@@ -10,7 +10,7 @@ import pytest
 import standin
 
 import minigan as mg
-from minigan import info
+from minigan import gemm, info
 
 runs = pytest.mark.skipif(bool(executor.missing()), reason=executor.missing())
 
@@ -36,7 +36,8 @@ def test_without_cupy(monkeypatch, capsys):
 
 
 def library(path, threads, **more):
-    return {"filepath": path, "num_threads": threads, **more}
+    told = {"num_threads": threads, **more}
+    return types.SimpleNamespace(filepath=path, info=lambda: told)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,9 @@ def library(path, threads, **more):
     ],
 )
 def test_the_blas_of_numpy(monkeypatch, loaded, words):
-    found = types.SimpleNamespace(info=lambda: loaded)
+    found = types.SimpleNamespace(lib_controllers=loaded)
     found.select = lambda **kwargs: found
-    monkeypatch.setattr(info, "ThreadpoolController", lambda: found)
+    monkeypatch.setattr(gemm, "ThreadpoolController", lambda: found)
     assert info.blas().endswith(words)
 
 
